@@ -1,0 +1,45 @@
+# make run · make test · make lint · make bench.  PYTHON=python3.12 chooses the interpreter of a new .venv.
+PYTHON ?= python3
+CONFIG ?= configs/digits.py
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run bench test test-all test-versions lint format
+
+run: .venv/.installed
+	$(BIN)/python main_jax.py --config=$(CONFIG) $(ARGS)
+
+bench: .venv/.installed
+	$(BIN)/python main_jax.py --config=$(CONFIG) --mode=bench $(ARGS)
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-all: .venv/.installed-dev
+	$(BIN)/python -m pytest -q -m "" $(ARGS)
+
+test-versions:
+	PYTHON=$(PYTHON) scripts/test_versions.sh $(ARGS)
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; '$(PYTHON)' is not. Name one: make PYTHON=python3.12 run" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.txt | $(BIN)/python
+	@echo "Installing requirements.txt into .venv (a minute or two, once)"
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt requirements.txt | $(BIN)/python
+	@echo "Installing requirements-dev.txt into .venv (a minute or two, once)"
+	$(INSTALL) -r requirements-dev.txt
+	@touch $@ .venv/.installed
