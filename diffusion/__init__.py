@@ -1,0 +1,1 @@
+"""Train, resume, sample and evaluate image diffusion models in JAX."""
