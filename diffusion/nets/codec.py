@@ -1,0 +1,54 @@
+"""Between uint8 images and what the net sees: pixels, later latents."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+
+from diffusion.types import Array, Frozen
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Encoder and decoder with their frozen weights as an argument.
+
+    Attributes:
+      encode: (frozen, u8[b h w c] in [0, 255]) -> f32[b h' w' c'].
+      decode: (frozen, f32[b h' w' c']) -> u8[b h w c].
+      shape: (h, w, c) of an image -> (h', w', c').
+      frozen: weights, or None.
+      bounded: values lie in [-1, 1], so that clipping x0 makes sense.
+    """
+
+    encode: Callable[[Frozen, Array], Array]
+    decode: Callable[[Frozen, Array], Array]
+    shape: Callable[[tuple[int, int, int]], tuple[int, int, int]]
+    frozen: Any
+    bounded: bool
+
+
+def from_uint8(images: Array) -> Array:
+    """u8 in [0, 255] -> f32 in [-1, 1]. Arrays that are floats already pass as they are."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: Array) -> Array:
+    """f32 in [-1, 1] -> u8 in [0, 255]: clipped, rounded half up. The one conversion for files, grids and extractors."""
+    return jnp.floor(jnp.clip(images * 127.5 + 127.5, 0.0, 255.0) + 0.5).astype(jnp.uint8)
+
+
+def pixels() -> Codec:
+    """The identity: the net works on pixels in [-1, 1]."""
+    return Codec(
+        encode=lambda frozen, images: from_uint8(images),
+        decode=lambda frozen, x: to_uint8(x),
+        shape=lambda shape: shape,
+        frozen=None,
+        bounded=True,
+    )
+
+
+CODECS = {"pixels": pixels}
