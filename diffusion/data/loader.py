@@ -1,0 +1,245 @@
+"""Batches as a pure function of the step: same order at every cut, for any threads and processes."""
+
+import functools
+import itertools
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from diffusion.data.records import Record, Records
+from diffusion.data.transforms import Transform
+from diffusion.errors import ConfigError, DataError
+from diffusion.types import Batch
+
+ON_ERROR = ("raise", "skip")
+
+
+@dataclass(frozen=True, eq=False)
+class Loader:
+    """This process's rows of every global batch; made by ``make_loader``.
+
+    Step s is batch s mod ``steps_per_epoch`` of epoch s // ``steps_per_epoch``. Every record is in exactly
+    one batch of an epoch, and no batch holds records of two epochs.
+    """
+
+    records: Records
+    transform: Transform
+    batch_size: int
+    rows: int
+    seed: int
+    shuffle: bool
+    process_index: int
+    process_count: int
+    threads: int
+    prefetch: int
+    on_error: str
+    _reported: "_Reported" = field(default_factory=lambda: _Reported())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.records) // self.batch_size)
+
+    @functools.cached_property
+    def identity(self) -> dict[str, int | str]:
+        """What decides every batch of the run: saved with a checkpoint, compared on resume."""
+        return {
+            "records": len(self.records),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "shuffle": int(self.shuffle),
+            "transform": repr(self.transform),
+            "fingerprint": self.records.fingerprint,
+        }
+
+    def batch(self, step: int) -> Batch:
+        """NumPy rows of a step >= 0: x u8[b h w c], label i32[b] if labelled, id i32[b], valid bool[b].
+
+        b is rows / process_count. A padding row is a copy of a real row of the global batch with id -1.
+
+        Raises:
+          DataError: a record cannot be read (with on_error "skip": none of the batch can).
+        """
+        return self._batches[step]
+
+    def iterate(self, step: int, stop: int | None = None) -> Generator[Batch, None, None]:
+        """``batch(step)``, ``batch(step + 1)``, …, up to before ``stop`` or for ever, read ahead by threads.
+
+        Close the iterator (``contextlib.closing``) or drop it to end the threads.
+        """
+        if self.threads == 0:
+            yield from map(self.batch, itertools.count(step) if stop is None else range(step, stop))
+            return
+        import grain
+
+        batches = self._batches if stop is None else self._batches.slice(slice(0, stop))
+        options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.prefetch)
+        ahead = iter(batches.to_iter_dataset(options))
+        ahead.set_state({"next_index": step})
+        try:
+            yield from ahead
+        finally:
+            ahead.set_state({"next_index": step})  # cancels what is still queued, in every version of Grain
+
+    @functools.cached_property
+    def _batches(self) -> Any:
+        """A ``grain.MapDataset``: batch by step, without end."""
+        import grain
+
+        one_epoch = grain.MapDataset.range(self.steps_per_epoch)
+        return one_epoch.repeat().map_with_index(lambda step, _: self._load(step))
+
+    def _ids(self, step: int) -> np.ndarray:
+        """Record numbers of the global batch, i64[at most batch_size]."""
+        epoch, first = divmod(step, self.steps_per_epoch)
+        window = slice(first * self.batch_size, (first + 1) * self.batch_size)
+        n = len(self.records)
+        return _shuffled(n, self.seed, epoch)[window] if self.shuffle else np.arange(n)[window]
+
+    def _load(self, step: int) -> Batch:
+        ids = self._ids(step)
+        local = self.rows // self.process_count
+        slots = range(self.process_index * local, (self.process_index + 1) * local)
+        draws = self.transform.draws if self.shuffle else 0
+        uniforms = _uniforms(self.seed, step, len(ids), draws) if draws else [None] * len(ids)
+        read = functools.cache(lambda slot: self._example(int(ids[slot]), uniforms[slot]))
+        mine = [read(slot) if slot < len(ids) else None for slot in slots]
+        valid = [example is not None for example in mine]
+        filler = None if all(valid) else next(filter(None, map(read, range(len(ids)))), None)
+        if not all(valid) and filler is None:
+            raise DataError(f"step {step}: none of the batch's {len(ids)} records can be read")
+        filled = [example or filler for example in mine]
+        label = np.array([example.label for example in filled], np.int32)
+        return Batch(
+            x=np.stack([example.image for example in filled]),
+            cond={"label": label} if self.records.labelled else {},
+            id=np.array([ids[s] if ok else -1 for s, ok in zip(slots, valid, strict=True)], np.int32),
+            valid=np.array(valid),
+        )
+
+    def _example(self, i: int, uniforms: np.ndarray | None) -> Record | None:
+        """Record ``i`` transformed; None if it is skipped."""
+        try:
+            record = self.records[i]
+            return Record(self.transform(record.image, uniforms), record.label)
+        except DataError as error:
+            if self.on_error == "raise":
+                raise DataError(f"record {i}: {error} (data.on_error=skip leaves it out)") from error
+            self._reported.once(i, f"record {i} is left out: {error}")
+            return None
+
+
+def make_loader(
+    records: Records,
+    transform: Transform,
+    *,
+    batch_size: int,
+    rows: int,
+    seed: int,
+    shuffle: bool = True,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 4,
+    prefetch: int = 8,
+    on_error: str = "raise",
+) -> Loader:
+    """A loader of ``records``.
+
+    Args:
+      transform: see ``make_transform``; its repr is part of the loader's identity.
+      batch_size: records of a full global batch.
+      rows: compiled rows of the global batch, >= batch_size and divisible by process_count; the rest is
+        padding, as is what an epoch's last batch lacks.
+      seed: of order and augmentation, 0 or more.
+      shuffle: a new order each epoch, and augmentation. False, for evaluation: neither.
+      process_index: whose rows; process_count of them share the rows in contiguous blocks.
+      threads: reading batches ahead; 0 reads when asked.
+      prefetch: batches read ahead on the host.
+      on_error: "raise" on a record that cannot be read, or "skip": its row becomes padding, and each such
+        record is warned of once.
+    Raises:
+      ConfigError: a value out of range. DataError: no records.
+    """
+    if batch_size < 1:
+        raise ConfigError("data.batch_size", f"is {batch_size}; at least 1")
+    if on_error not in ON_ERROR:
+        raise ConfigError("data.on_error", f"is {on_error!r}; one of: {', '.join(ON_ERROR)}")
+    if threads < 0 or prefetch < 1:
+        raise ConfigError("data.threads", f"{threads} threads and {prefetch} batches ahead; at least 0 and 1")
+    if rows < batch_size or rows % process_count or not 0 <= process_index < process_count:
+        raise ValueError(f"{rows=} must hold {batch_size=} and divide by {process_count=} > {process_index=}")
+    if len(records) == 0:
+        raise DataError("the split holds no records")
+    return Loader(
+        records, transform, batch_size, rows, seed, shuffle, process_index, process_count, threads, prefetch,
+        on_error,
+    )  # fmt: skip
+
+
+def one_epoch(loader: Loader) -> Generator[Batch, None, None]:
+    """Every record once: the batches of the first epoch."""
+    return loader.iterate(0, loader.steps_per_epoch)
+
+
+def prefetch_to_device(
+    batches: Iterator[Batch], put: Callable[[Batch], Batch], depth: int = 2
+) -> Generator[Batch, None, None]:
+    """``map(put, batches)`` in order, with up to ``depth`` results made ahead by one thread.
+
+    What ``batches`` or ``put`` raises is raised here, in its turn. Closing this iterator (or dropping it)
+    ends the thread; ``batches`` stays the caller's to close, afterwards. ``put`` runs in the thread: it must
+    name its devices, because JAX's context managers are local to the thread that entered them.
+    """
+    end = object()
+
+    def make() -> Any:
+        batch = next(batches, end)
+        return end if batch is end else put(batch)
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="to-device")
+    try:
+        ahead = deque(pool.submit(make) for _ in range(depth))
+        while (ready := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(make))
+            yield ready
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Reported:
+    """Records that were warned of."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._seen: set[int] = set()
+
+    def once(self, i: int, message: str) -> None:
+        with self._lock:
+            if i in self._seen:
+                return
+            self._seen.add(i)
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+@functools.lru_cache(maxsize=4)
+def _shuffled(n: int, seed: int, epoch: int) -> np.ndarray:
+    """Order of an epoch, i64[n]; from raw words, so no version of a library changes a resumed run's order.
+
+    Grain's own shuffle needs no memory, but takes up to 50 us a record on small sets: more than reading them.
+    """
+    words = _stream(seed, 0, epoch).random_raw(n)
+    return np.argsort(words, kind="stable")
+
+
+def _uniforms(seed: int, step: int, n: int, draws: int) -> np.ndarray:
+    """f64[n draws] in [0, 1): a row for each slot of the global batch, whichever process loads it."""
+    return (_stream(seed, 1, step).random_raw((n, draws)) >> 11) * 2.0**-53
+
+
+def _stream(seed: int, purpose: int, index: int) -> np.random.PCG64:
+    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose, index)))

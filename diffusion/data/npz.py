@@ -1,0 +1,106 @@
+"""One .npz file: ``images``, and if it has them ``labels`` and ``classes``."""
+
+import functools
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from diffusion.data.records import ArrayRecords, Dataset, existing_root, opener
+from diffusion.data.split import check_fraction, split_sizes, stratified
+from diffusion.errors import ConfigError, DataError
+
+
+def npz(root: str, seed: int, *, test_fraction: float = 0.2) -> Dataset:
+    """Images in one NumPy archive, split per class by ``seed``. ``root`` is the file.
+
+    The file holds ``images`` u8[n h w c] (c is 1 or 3) or u8[n h w], optionally ``labels`` int[n] in 0..k-1
+    with every class present, and optionally the class names ``classes`` str[k]. Only headers and labels are
+    read before a split is opened.
+
+    Args:
+      test_fraction: share of every class that is held out, in (0, 1).
+    Raises:
+      ConfigError: no such file. DataError: the file is not of this form.
+    """
+    check_fraction("data.npz.test_fraction", test_fraction)
+    path = existing_root(root, ".npz file")
+    if not path.is_file():
+        raise ConfigError("data.root", f"{path} is not a file; source npz reads one .npz file")
+    shape, names = _image_header(path)
+    labels = _labels(path, shape[0]) if "labels" in names else None
+    strata = np.full(shape[0], -1, np.int32) if labels is None else labels
+    images = functools.cache(functools.partial(_images, path, shape))
+
+    def split(name: str) -> ArrayRecords:
+        kept = stratified(strata, test_fraction, seed)[name]
+        return ArrayRecords(images()[kept], strata[kept], labelled=labels is not None)
+
+    return Dataset(
+        name=path.stem,
+        classes=_classes(path, labels, "classes" in names),
+        sizes=split_sizes(strata, test_fraction, str(path)),
+        image_shape=shape[1:],
+        open=opener({name: functools.partial(split, name) for name in ("train", "test")}),
+    )
+
+
+def _image_header(path: Path) -> tuple[tuple[int, int, int, int], set[str]]:
+    """Shape [n h w c] of ``images`` without its pixels, and the names of all arrays."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            if "images" not in names:
+                raise DataError(f"{path}: no array 'images'; there are: {', '.join(sorted(names)) or 'none'}")
+            with archive.open("images.npy") as member:
+                read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+                shape, _, dtype = read[np.lib.format.read_magic(member)[0]](member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise DataError(f"{path}: not a readable .npz file ({error})") from error
+    if dtype != np.uint8:
+        raise DataError(
+            f"{path}: images are {dtype}, uint8 in [0, 255] is required (the range of others is not guessed)"
+        )
+    full = (*shape, 1) if len(shape) == 3 else shape
+    if len(full) != 4 or full[3] not in (1, 3) or 0 in full:
+        raise DataError(f"{path}: images are {list(shape)}; [n h w], [n h w 1] or [n h w 3] is required")
+    return full, names
+
+
+def _array(path: Path, name: str) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[name]
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: array {name!r} cannot be read ({error})") from error
+
+
+def _images(path: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
+    return _array(path, "images").reshape(shape)
+
+
+def _labels(path: Path, n: int) -> np.ndarray:
+    labels = _array(path, "labels")
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: labels are {labels.dtype}{list(labels.shape)}, integers [{n}] are required")
+    present = np.unique(labels)
+    if not np.array_equal(present, np.arange(len(present))):
+        missing = sorted(set(range(int(present.max()) + 1)) - set(present.tolist()))[:10]
+        problem = f"{present.min()} is negative" if present.min() < 0 else f"no record has label {missing}"
+        raise DataError(f"{path}: labels must be 0..k-1 with every class present, and {problem}")
+    return labels.astype(np.int32)
+
+
+def _classes(path: Path, labels: np.ndarray | None, named: bool) -> tuple[str, ...]:
+    if labels is None:
+        if named:
+            raise DataError(f"{path}: there are classes but no labels")
+        return ()
+    count = int(labels.max()) + 1
+    if not named:
+        return tuple(str(k) for k in range(count))
+    names = tuple(str(name) for name in np.atleast_1d(_array(path, "classes")))
+    if len(names) != count or len(set(names)) != count:
+        raise DataError(f"{path}: {count} classes are labelled, {len(set(names))} different names are given")
+    return names

@@ -1,0 +1,110 @@
+"""What every source hands over: a ``Dataset`` whose splits are random-access ``Records``."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from diffusion.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example.
+
+    Attributes:
+      image: u8[h w c] in [0, 255] at its native size, c is 1 (grey) or 3 (RGB).
+      label: class index, -1 when unlabelled.
+    """
+
+    image: np.ndarray
+    label: int
+
+
+class Records(Protocol):
+    """One split. ``records[i]`` may be called from many threads and raises DataError if it cannot be read.
+
+    Attributes:
+      labelled: whether every record has a class.
+      labels: i32[n], all -1 when unlabelled; may read the whole split once.
+      fingerprint: sha256 (hex) of what the split holds; may read the whole split once.
+    """
+
+    labelled: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> Record: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is known of a set before any pixel is read.
+
+    Attributes:
+      name: for logs and reports.
+      classes: class names in the order of the labels, () when unlabelled.
+      sizes: number of records of each split, always "train" and "test".
+      image_shape: (h, w, c) shared by all records, None when it is not known to be.
+      open: split name -> Records, the same object on every call; ConfigError on an unknown split.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    sizes: Mapping[str, int]
+    image_shape: tuple[int, int, int] | None
+    open: Callable[[str], Records]
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayRecords:
+    """Records held in memory: images u8[n h w c], labels i32[n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    labelled: bool
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Record:
+        return Record(self.images[i], int(self.labels[i]))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images))
+        digest.update(np.ascontiguousarray(self.labels, "<i4"))
+        return digest.hexdigest()
+
+
+def opener(splits: Mapping[str, Callable[[], Records]]) -> Callable[[str], Records]:
+    """``Dataset.open``: makes a split on first use and keeps it."""
+
+    @functools.cache
+    def open_split(split: str) -> Records:
+        if split not in splits:
+            raise ConfigError("data.source", f"no split {split!r}; there are: {', '.join(sorted(splits))}")
+        return splits[split]()
+
+    return open_split
+
+
+def existing_root(root: str, kind: str) -> Path:
+    """``data.root`` with ~ expanded; ConfigError when it is empty or there is no such ``kind``."""
+    if not root:
+        raise ConfigError("data.root", f"is empty; give the path of the {kind}")
+    path = Path(root).expanduser()
+    if not path.exists():
+        raise ConfigError("data.root", f"{path} does not exist; give the path of the {kind}")
+    return path

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion.data.folder import folder
+from diffusion.data.images import decode
+from diffusion.errors import ConfigError, DataError
+
+
+def put(path, value=0, mode="RGB", size=(4, 3), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path, **options)
+
+
+@pytest.fixture
+def animals(tmp_path):
+    for i, name in enumerate(("a.png", "B.JPG", "c.jpeg", "d.bmp", "e.webp")):
+        put(tmp_path / "cat" / name, (i * 20, 0, 0))
+        put(tmp_path / "dog" / name, (i * 20, 0, 200))
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "cat" / "._a.png").write_text("no image")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    return tmp_path
+
+
+class TestScan:
+    def test_every_kind_of_file_in_its_class(self, animals):
+        dataset = folder(str(animals), 0)
+        assert (dataset.classes, dataset.sizes) == (("cat", "dog"), {"train": 8, "test": 2})
+        assert dataset.image_shape is None
+        for split, size in dataset.sizes.items():
+            records = dataset.open(split)
+            assert len(records) == len(records.labels) == size
+            for i in range(size):
+                assert records[i].image.shape == (3, 4, 3)
+                assert records[i].label == records.labels[i] == (records[i].image[0, 0, 2] > 100)
+
+    def test_home_is_expanded(self, animals, monkeypatch):
+        monkeypatch.setenv("HOME", str(animals.parent))
+        assert folder(f"~/{animals.name}", 0).sizes["train"] == 8
+
+    @pytest.mark.parametrize("held_out", ["test", "val"])
+    def test_given_splits_are_kept(self, tmp_path, held_out):
+        for split, n in (("train", 3), (held_out, 1)):
+            for i in range(n):
+                put(tmp_path / split / "cat" / f"{i}.png")
+        assert folder(str(tmp_path), 0).sizes == {"train": 3, "test": 1}
+
+    def test_test_goes_before_val(self, tmp_path):
+        for split, n in (("train", 3), ("val", 2), ("test", 1)):
+            for i in range(n):
+                put(tmp_path / split / "cat" / f"{i}.png")
+        assert folder(str(tmp_path), 0).sizes == {"train": 3, "test": 1}
+
+
+class TestFingerprint:
+    def test_it_sees_content_and_names_and_not_the_place(self, animals, tmp_path_factory):
+        first = folder(str(animals), 0).open("train").fingerprint
+        moved = tmp_path_factory.mktemp("elsewhere") / "set"
+        animals.rename(moved)
+        assert folder(str(moved), 0).open("train").fingerprint == first
+        changed = folder(str(moved), 0).open("train").files[0]
+        put(changed, (1, 2, 3))
+        second = folder(str(moved), 0).open("train").fingerprint
+        assert second != first
+        changed.rename(changed.with_stem(changed.stem + "_"))  # keeps its place in the order
+        assert folder(str(moved), 0).open("train").fingerprint not in (first, second)
+
+    def test_a_file_that_vanished_is_named(self, animals):
+        records = folder(str(animals), 0).open("train")
+        records.files[0].unlink()
+        with pytest.raises(DataError, match=f"{records.files[0].name}: cannot be read"):
+            _ = records.fingerprint
+
+
+class TestRefusals:
+    def test_missing_root(self, tmp_path):
+        with pytest.raises(ConfigError, match="data.root: .*nowhere does not exist"):
+            folder(str(tmp_path / "nowhere"), 0)
+        with pytest.raises(ConfigError, match="data.root: is empty"):
+            folder("", 0)
+        put(tmp_path / "a.png")
+        with pytest.raises(ConfigError, match="a.png is not a folder"):
+            folder(str(tmp_path / "a.png"), 0)
+
+    def test_no_class_folders(self, tmp_path):
+        put(tmp_path / "loose.png")
+        with pytest.raises(DataError, match=f"{tmp_path}: no class folders"):
+            folder(str(tmp_path), 0)
+
+    def test_empty_class_folder(self, animals):
+        (animals / "emu").mkdir()
+        with pytest.raises(DataError, match="emu: no images"):
+            folder(str(animals), 0)
+
+    def test_too_few(self, tmp_path):
+        put(tmp_path / "cat" / "a.png")
+        with pytest.raises(DataError, match="1 image in all; at least 2"):
+            folder(str(tmp_path), 0)
+
+    def test_train_alone(self, tmp_path):
+        put(tmp_path / "train" / "cat" / "a.png")
+        with pytest.raises(DataError, match="train/ but no test/ or val/; set data.root to .*train to split"):
+            folder(str(tmp_path), 0)
+
+    def test_splits_of_other_classes(self, tmp_path):
+        put(tmp_path / "train" / "cat" / "a.png")
+        put(tmp_path / "test" / "dog" / "a.png")
+        with pytest.raises(DataError, match="only one of train/ and test/ has the classes: cat, dog"):
+            folder(str(tmp_path), 0)
+
+    @pytest.mark.parametrize("content", [b"", b"GIF", "half"])
+    def test_a_broken_image_is_named_when_it_is_read(self, tmp_path, content):
+        for name in ("a.png", "b.png", "c.png"):
+            put(tmp_path / "cat" / name, size=(64, 64))
+        records = folder(str(tmp_path), 0).open("train")
+        path = records.files[1]
+        path.write_bytes(path.read_bytes()[:-20] if content == "half" else content)
+        assert records[0].image.shape == (64, 64, 3)
+        with pytest.raises(DataError, match=f"{path}: not a readable image"):
+            records[1]
+
+
+class TestDecode:
+    """Pixels of every mode a file can have."""
+
+    @pytest.mark.parametrize(
+        ("mode", "value", "expected"),
+        [
+            ("L", 9, [9]),
+            ("1", 1, [255]),
+            ("I;16", 65535, [255]),
+            ("I;16", 257 * 3 + 128, [3]),
+            ("I;16", 257 * 3 + 129, [4]),
+            ("RGB", (1, 2, 3), [1, 2, 3]),
+            ("RGBA", (1, 2, 3, 0), [255, 255, 255]),
+            ("RGBA", (10, 20, 30, 255), [10, 20, 30]),
+            ("RGBA", (0, 0, 0, 51), [204, 204, 204]),
+            ("LA", (0, 51), [204]),
+            ("LA", (7, 255), [7]),
+        ],
+    )
+    def test_png(self, tmp_path, mode, value, expected):
+        put(tmp_path / "a.png", value, mode)
+        image = decode(tmp_path / "a.png", "a.png")
+        assert image.dtype == np.uint8 and image.shape == (3, 4, len(expected))
+        assert np.all(image == expected)
+
+    def test_palette_and_its_transparent_colour(self, tmp_path):
+        image = Image.new("P", (2, 1))
+        image.putpalette([10, 20, 30, 40, 50, 60])
+        image.putpixel((1, 0), 1)
+        image.save(tmp_path / "a.png")
+        assert decode(tmp_path / "a.png", "a").tolist() == [[[10, 20, 30], [40, 50, 60]]]
+        image.save(tmp_path / "b.png", transparency=1)
+        assert decode(tmp_path / "b.png", "b").tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+    def test_cmyk_becomes_rgb(self, tmp_path):
+        put(tmp_path / "a.jpg", (0, 0, 0, 0), "CMYK")
+        assert np.all(decode(tmp_path / "a.jpg", "a") == 255)
+
+    def test_upright_as_exif_says(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        put(tmp_path / "a.jpg", exif=exif)
+        assert decode(tmp_path / "a.jpg", "a").shape == (4, 3, 3)
+
+    def test_floats_are_refused(self, tmp_path):
+        put(tmp_path / "a.tiff", 0.5, "F")
+        with pytest.raises(DataError, match="a.tiff: .*floating-point pixels"):
+            decode(tmp_path / "a.tiff", "a.tiff")

@@ -1,0 +1,333 @@
+import threading
+import time
+import warnings
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from diffusion.data.loader import make_loader, one_epoch, prefetch_to_device
+from diffusion.data.records import ArrayRecords
+from diffusion.data.transforms import Transform
+from diffusion.errors import ConfigError, DataError
+from diffusion.types import Batch
+
+N, SHAPE = 10, (2, 3, 1)
+IMAGES = np.arange(N * 6, dtype=np.uint8).reshape(N, *SHAPE)
+RECORDS = ArrayRecords(IMAGES, np.arange(N, dtype=np.int32) % 3, labelled=True)
+KEEP, FLIP = Transform(SHAPE, resize=False, flip=False), Transform(SHAPE, resize=False, flip=True)
+
+
+class Broken(ArrayRecords):
+    """Records of which some cannot be read."""
+
+    bad: frozenset[int] = frozenset()
+
+    def __getitem__(self, i):
+        if i in self.bad:
+            raise DataError(f"file {i}.png: not a readable image")
+        return super().__getitem__(i)
+
+
+def broken(*bad):
+    records = Broken(RECORDS.images, RECORDS.labels, True)
+    object.__setattr__(records, "bad", frozenset(bad))
+    return records
+
+
+def loader(records=RECORDS, transform=FLIP, **options):
+    return make_loader(records, transform, **{"batch_size": 4, "rows": 4, "seed": 7, "threads": 0} | options)
+
+
+def arrays(batch: Batch) -> dict[str, np.ndarray]:
+    return {"x": batch.x, "id": batch.id, "valid": batch.valid} | dict(batch.cond)
+
+
+def assert_same(a: Batch, b: Batch) -> None:
+    a, b = arrays(a), arrays(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def concatenated(batches: list[Batch]) -> Batch:
+    parts = [arrays(batch) for batch in batches]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Batch(whole.pop("x"), {"label": whole.pop("label")}, whole["id"], whole["valid"])
+
+
+def take(batches, n: int) -> list[Batch]:
+    with closing(batches):
+        return list(islice(batches, n))
+
+
+class TestOrder:
+    @pytest.mark.parametrize("threads", [0, 4])
+    def test_it_is_the_same_after_every_cut(self, threads):
+        reference = [loader().batch(step) for step in range(9)]
+        cuttable = loader(threads=threads, prefetch=3)
+        for cut in range(7):
+            for step, batch in enumerate(take(cuttable.iterate(cut), 9 - cut), start=cut):
+                assert_same(batch, reference[step])
+
+    def test_every_record_once_in_every_epoch_and_in_another_order(self):
+        whole = loader()
+        assert whole.steps_per_epoch == 3
+        epochs = [np.concatenate([whole.batch(3 * e + s).id for s in range(3)]) for e in range(4)]
+        for epoch in epochs:
+            assert sorted(epoch[epoch >= 0]) == list(range(N))
+        assert len({epoch.tobytes() for epoch in epochs}) == 4
+
+    def test_rows_hold_what_their_ids_say(self):
+        for batch in one_epoch(loader(transform=KEEP)):
+            rows = batch.id[batch.valid]
+            np.testing.assert_array_equal(batch.x[batch.valid], IMAGES[rows])
+            np.testing.assert_array_equal(batch.cond["label"][batch.valid], RECORDS.labels[rows])
+
+    def test_the_seed_decides(self):
+        assert not np.array_equal(loader(seed=8).batch(0).id, loader().batch(0).id)
+        assert_same(loader(seed=2**40).batch(0), loader(seed=2**40).batch(0))
+
+    def test_it_does_not_depend_on_numpys_global_state(self):
+        first = loader().batch(1)
+        np.random.random()  # noqa: NPY002
+        assert_same(first, loader().batch(1))
+
+    def test_batches_far_into_a_run(self):
+        far = 10**9
+        assert_same(next(loader().iterate(far)), loader().batch(far))
+
+    @pytest.mark.parametrize(("n", "batch_size", "steps"), [(1, 1, 1), (1, 4, 1), (8, 4, 2), (10, 16, 1)])
+    def test_edges(self, n, batch_size, steps):
+        records = ArrayRecords(IMAGES[:n], RECORDS.labels[:n], True)
+        edge = loader(records, batch_size=batch_size, rows=batch_size)
+        assert edge.steps_per_epoch == steps
+        ids = np.concatenate([batch.id for batch in one_epoch(edge)])
+        assert sorted(ids[ids >= 0]) == list(range(n))
+        assert len(ids) == steps * batch_size
+
+
+class TestPadding:
+    def test_the_last_batch_and_extra_rows_are_filled(self):
+        padded = loader(rows=6)
+        for step, real in [(0, 4), (1, 4), (2, 2), (3, 4)]:
+            batch = padded.batch(step)
+            assert batch.x.shape == (6, *SHAPE) and batch.x.dtype == np.uint8
+            assert batch.valid.tolist() == [True] * real + [False] * (6 - real)
+            assert np.all(batch.id[:real] >= 0) and np.all(batch.id[real:] == -1)
+            np.testing.assert_array_equal(batch.x[real:], np.repeat(batch.x[:1], 6 - real, axis=0))
+            assert np.all(batch.cond["label"][real:] == batch.cond["label"][0])
+
+    def test_dtypes(self):
+        batch = loader().batch(0)
+        assert {name: str(a.dtype) for name, a in arrays(batch).items()} == {
+            "x": "uint8", "id": "int32", "valid": "bool", "label": "int32",
+        }  # fmt: skip
+
+    def test_without_labels_there_is_no_condition(self):
+        unlabelled = ArrayRecords(IMAGES, np.full(N, -1, np.int32), labelled=False)
+        assert loader(unlabelled).batch(0).cond == {}
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("count", [1, 2, 4])
+    @pytest.mark.parametrize("on_error", ["raise", "skip"])
+    def test_their_rows_are_the_one_process_batch(self, count, on_error):
+        records = broken(3, 4) if on_error == "skip" else RECORDS
+        with warnings.catch_warnings(action="ignore"):
+            for step in range(6):
+                shared = [
+                    loader(records, rows=8, process_index=i, process_count=count, on_error=on_error)
+                    for i in range(count)
+                ]
+                whole = loader(records, rows=8, on_error=on_error).batch(step)
+                assert_same(concatenated([each.batch(step) for each in shared]), whole)
+
+    def test_a_process_reads_only_its_rows(self):
+        class Counting(ArrayRecords):
+            def __getitem__(self, i):
+                read.append(i)
+                return super().__getitem__(i)
+
+        read = []
+        batch = loader(
+            Counting(IMAGES, RECORDS.labels, True), process_index=1, process_count=2
+        ).batch(0)  # fmt: skip
+        assert read == batch.id.tolist() and len(read) == 2
+
+
+class TestAugmentation:
+    def test_it_differs_between_rows_and_steps(self):
+        same = ArrayRecords(np.repeat(IMAGES[:1], 64, axis=0), np.zeros(64, np.int32), True)
+        mirrored = [
+            (loader(same, batch_size=64, rows=64).batch(step).x[:, 0, 0, 0] != IMAGES[0, 0, 0, 0])
+            for step in range(2)
+        ]
+        assert all(10 < m.sum() < 54 for m in mirrored)
+        assert not np.array_equal(*mirrored)
+
+    def test_the_order_and_the_draws_are_the_same_for_ever(self):
+        """A run resumed under another NumPy, Grain or Python goes on with the same batches."""
+        batch = loader(ArrayRecords(IMAGES, RECORDS.labels, True), batch_size=6, rows=6).batch(2)
+        assert batch.id.tolist() == [3, 2, 1, 5, 7, 4]
+        assert (batch.x[:, 0, 0, 0] != IMAGES[batch.id, 0, 0, 0]).tolist() == [
+            True,
+            True,
+            False,
+            True,
+            True,
+            True,
+        ]
+
+    def test_evaluation_is_in_order_and_as_it_is(self):
+        batches = list(one_epoch(loader(shuffle=False, threads=2)))
+        ids = np.concatenate([batch.id for batch in batches])
+        assert ids.tolist() == [*range(N), -1, -1]
+        np.testing.assert_array_equal(np.concatenate([b.x for b in batches])[:N], IMAGES)
+
+
+class TestIdentity:
+    def test_what_decides_a_batch_is_in_it(self):
+        base = loader()
+        others = {
+            "records": loader(replace(RECORDS, images=IMAGES[:9], labels=RECORDS.labels[:9])),
+            "batch_size": loader(batch_size=3),
+            "seed": loader(seed=8),
+            "shuffle": loader(shuffle=False),
+            "transform": loader(transform=KEEP),
+            "fingerprint": loader(replace(RECORDS, images=255 - IMAGES)),
+        }
+        assert set(others) == set(base.identity)
+        for name, other in others.items():
+            assert other.identity[name] != base.identity[name], name
+        assert all(isinstance(value, int | str) for value in base.identity.values())
+
+    def test_what_does_not_is_not(self):
+        other = loader(rows=8, threads=4, prefetch=2, process_index=1, process_count=2)
+        assert other.identity == loader().identity
+
+
+class TestErrors:
+    @pytest.mark.parametrize("threads", [0, 3])
+    def test_raise_names_the_record(self, threads):
+        bad = loader(broken(5), threads=threads)
+        message = r"record 5: file 5.png: not a readable image \(data.on_error=skip leaves it out\)"
+        with pytest.raises(DataError, match=message):
+            list(one_epoch(bad))
+
+    def test_skip_makes_its_row_padding_and_says_so_once(self):
+        skipping = loader(broken(5), on_error="skip")
+        with pytest.warns(RuntimeWarning) as told:
+            batches = take(skipping.iterate(0), 6)
+        assert [str(w.message) for w in told] == ["record 5 is left out: file 5.png: not a readable image"]
+        ids = np.concatenate([batch.id for batch in batches[:3]])
+        assert sorted(ids[ids >= 0]) == [i for i in range(N) if i != 5]
+        for batch, whole in zip(batches, [loader(transform=FLIP).batch(s) for s in range(6)], strict=True):
+            np.testing.assert_array_equal(batch.id, np.where(whole.id == 5, -1, whole.id))
+            np.testing.assert_array_equal(batch.valid, batch.id >= 0)
+            np.testing.assert_array_equal(batch.x[batch.valid], whole.x[batch.valid])
+
+    def test_the_first_row_may_be_the_bad_one(self):
+        first = int(loader().batch(0).id[0])
+        with pytest.warns(RuntimeWarning):
+            batch = loader(broken(first), on_error="skip").batch(0)
+        assert batch.valid.tolist() == [False, True, True, True]
+        np.testing.assert_array_equal(batch.x[0], batch.x[1])
+
+    def test_a_batch_without_a_readable_record_is_an_error(self):
+        with pytest.warns(RuntimeWarning), pytest.raises(DataError, match="step 0: none of the batch's 4"):
+            loader(broken(*range(N)), on_error="skip").batch(0)
+
+    def test_only_bad_data_is_skipped(self):
+        class Buggy(ArrayRecords):
+            def __getitem__(self, i):
+                raise KeyError("a bug")
+
+        with pytest.raises(KeyError, match="a bug"):
+            loader(Buggy(IMAGES, RECORDS.labels, True), on_error="skip").batch(0)
+
+    def test_a_record_of_another_size_is_named(self):
+        with pytest.raises(DataError, match="record .*: is 2x3 pixels, the set is 3x3; set data.size"):
+            loader(transform=Transform((3, 3, 1), resize=False, flip=False)).batch(0)
+
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            ({"batch_size": 0}, ConfigError),
+            ({"on_error": "ignore"}, ConfigError),
+            ({"threads": -1}, ConfigError),
+            ({"prefetch": 0}, ConfigError),
+            ({"rows": 3}, ValueError),
+            ({"rows": 5, "process_count": 2}, ValueError),
+            ({"process_index": 1}, ValueError),
+            ({"records": ArrayRecords(IMAGES[:0], RECORDS.labels[:0], True)}, DataError),
+        ],
+    )
+    def test_refusals(self, options, error):
+        with pytest.raises(error):
+            loader(**options)
+
+
+class TestPrefetch:
+    def test_order_and_end(self):
+        assert list(prefetch_to_device(iter(range(7)), lambda b: b * 10)) == [0, 10, 20, 30, 40, 50, 60]
+        assert list(prefetch_to_device(iter(()), lambda b: b)) == []
+
+    @pytest.mark.parametrize("depth", [1, 2, 3])
+    def test_no_more_than_depth_are_made_ahead(self, depth):
+        made = []
+        with closing(prefetch_to_device(iter(range(100)), lambda b: made.append(b) or b, depth)) as batches:
+            for i in range(3):
+                assert next(batches) == i
+                until = time.monotonic() + 30
+                while len(made) < i + 1 + depth and time.monotonic() < until:
+                    time.sleep(0.001)
+                time.sleep(0.02)  # one too many would come now
+                assert made == list(range(i + 1 + depth))
+
+    @pytest.mark.parametrize("where", ["batches", "put"])
+    def test_an_error_comes_in_its_turn(self, where):
+        def numbers():
+            yield from range(3)
+            if where == "batches":
+                raise DataError("bad")
+            yield 3
+
+        def put(batch):
+            if batch == 3:
+                raise DataError("bad")
+            return batch
+
+        batches = prefetch_to_device(numbers(), put)
+        assert list(islice(batches, 3)) == [0, 1, 2]
+        with pytest.raises(DataError, match="bad"):
+            next(batches)
+
+    def test_closing_ends_every_thread(self):
+        before = set(threading.enumerate())
+        with (
+            closing(loader(threads=2, prefetch=2).iterate(0)) as host,
+            closing(prefetch_to_device(host, lambda batch: batch)) as batches,
+        ):
+            next(batches)
+            started = set(threading.enumerate()) - before
+            assert len(started) >= 2
+        del host, batches
+        for thread in started:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in started)
+
+    def test_with_the_loader_and_a_device(self):
+        import jax
+
+        device = jax.devices()[-1]
+        with (
+            closing(loader(threads=2).iterate(2)) as host,
+            closing(prefetch_to_device(host, lambda batch: jax.device_put(batch, device))) as batches,
+        ):
+            for step, batch in enumerate(islice(batches, 5), start=2):
+                assert batch.x.devices() == {device}
+                assert_same(jax.tree.map(np.asarray, batch), loader().batch(step))
