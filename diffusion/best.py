@@ -1,0 +1,89 @@
+"""Which checkpoint is best: one named metric, one direction, finite values only."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from diffusion.errors import ConfigError
+
+MODES = ("auto", "min", "max")
+
+_LOWER = {"loss", "fd", "kid", "fid", "mse"}
+_HIGHER = {"accuracy", "precision", "recall", "density", "coverage", "inception_score", "psnr", "ssim"}
+
+
+@dataclass(frozen=True)
+class BestRecord:
+    """The best value so far; None before the first finite one. Kept inside every checkpoint.
+
+    Attributes:
+      metric: its name, ``val/loss``.
+      mode: ``min`` or ``max``.
+      value: the best value.
+      step: the step at which it was measured.
+    """
+
+    metric: str
+    mode: str
+    value: float | None = None
+    step: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; ``BestRecord(**record.to_json())`` is the same record."""
+        return asdict(self)
+
+
+def better(record: BestRecord, value: float) -> bool:
+    """Whether a value beats the record; a NaN or an infinity never does, and a tie does not."""
+    if not math.isfinite(value):
+        return False
+    if record.value is None:
+        return True
+    return value < record.value if record.mode == "min" else value > record.value
+
+
+def resolve_metric(name: str, mode: str, available: Sequence[str]) -> tuple[str, str]:
+    """The metric's full name and its direction, decided before training.
+
+    Args:
+      name: a logged name, or ``loss``: ``val/loss`` where there is validation, else ``train/loss``.
+      mode: ``min``, ``max`` or ``auto`` (by the metric's name).
+      available: the names that this run will log.
+
+    Raises:
+      ConfigError: the run will not measure it, or its direction cannot be told from its name.
+    """
+    if mode not in MODES:
+        raise ConfigError("checkpoint.best_mode", f"{mode!r} is not one of {', '.join(MODES)}")
+    if name == "loss":
+        name = "val/loss" if "val/loss" in available else "train/loss"
+    if name not in available:
+        allowed = ", ".join(["loss", *sorted(available)])
+        raise ConfigError(
+            "checkpoint.best_metric", f"{name!r} is not measured by this run; allowed: {allowed}"
+        )
+    return name, _direction(name) if mode == "auto" else mode
+
+
+def _direction(name: str) -> str:
+    words = set(name.split("/"))
+    if words & _HIGHER:
+        return "max"
+    if words & _LOWER:
+        return "min"
+    raise ConfigError(
+        "checkpoint.best_mode", f"whether {name} is better low or high is not known: say min or max"
+    )
+
+
+def ranked(values: Mapping[int, float | None], mode: str) -> list[int]:
+    """Steps from best to worst; of equal values the earlier first; those without a value are left out."""
+    sign = 1.0 if mode == "min" else -1.0
+    measured = {step: value for step, value in values.items() if value is not None and math.isfinite(value)}
+    return sorted(measured, key=lambda step: (sign * measured[step], step))
+
+
+def kept(values: Mapping[int, float | None], latest: int, best: int, mode: str) -> set[int]:
+    """The steps to keep: the newest ``latest`` and the ``best`` best."""
+    return set(sorted(values)[-latest:]) | set(ranked(values, mode)[:best])
