@@ -1,0 +1,82 @@
+"""Figures over classes under their public names, and the two distances a notebook calls."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from diffusion.metrics.fd import frechet_distance
+from diffusion.metrics.features import Features, check_comparable
+from diffusion.metrics.per_class import RELIABLE, Aggregate, aggregate, class_name
+
+Values = dict[str, float | None]
+
+
+def frechet(generated: Features, real: Features, names: Sequence[str] = ()) -> Values:
+    """FD of all rows given, pooled and per class: {"fd", "fd/class/<name>", "fd/mean", "fd/median", ...}.
+
+    Nothing is subsampled: unlike in ``measure``, equal counts are the caller's care. A class with fewer than
+    two images on a side is None. See ``summary`` for the keys; unlabelled features have "fd" alone.
+
+    Raises:
+      ValueError: features that do not compare, or fewer than two rows on a side.
+    """
+    return _frechet("fd", generated, real, names)
+
+
+def fid(generated: Features, real: Features, names: Sequence[str] = ()) -> Values:
+    """``frechet`` under the name FID ("fid", "fid/class/<name>", ...), which belongs to Inception features.
+
+    Raises:
+      ValueError: another extractor, or what ``frechet`` raises.
+    """
+    check_inception(generated.extractor)
+    return _frechet("fid", generated, real, names)
+
+
+def check_inception(extractor: str) -> None:
+    """Raises ValueError unless the extractor is an Inception network."""
+    if not extractor.startswith("inception"):
+        raise ValueError(f"FID is defined on Inception features; these come from {extractor!r}: call it FD")
+
+
+def summary(
+    name: str, by_class: Mapping[str, float | None], counts: Mapping[str, int]
+) -> tuple[Values, dict[str, str], Aggregate]:
+    """Names the figures of one metric over classes.
+
+    Args:
+      by_class: the figure, by class.
+      counts: images on the smaller side, by class.
+
+    Returns:
+      (values, reasons, aggregate): values are ``<name>/class/<class>``, and over the classes with at least 20
+      images ``<name>/mean``, ``/median``, ``/worst`` (mean of the worst five), ``/se`` (of the mean over
+      classes) and ``/classes`` (how many entered). Every None among them has a reason.
+    """
+    total = aggregate(by_class, counts)
+    over = {
+        "mean": total.mean,
+        "median": total.median,
+        "worst": float(np.mean([value for _, value in total.worst])) if total.worst else None,
+        "se": total.se,
+        "classes": float(total.classes),
+    }
+    few = f"{total.classes} of {total.of} classes have at least {RELIABLE} images a side"
+    values = {f"{name}/class/{key}": value for key, value in by_class.items()}
+    reasons = {f"{name}/class/{key}": f"{counts[key]} images a side are too few" for key in by_class}
+    values |= {f"{name}/{key}": value for key, value in over.items()}
+    reasons |= {f"{name}/{key}": few for key in over}
+    return values, {key: reasons[key] for key, value in values.items() if value is None}, total
+
+
+def _frechet(name: str, generated: Features, real: Features, names: Sequence[str]) -> Values:
+    check_comparable(generated, real)
+    pooled: Values = {name: frechet_distance(generated.values, real.values)}
+    if generated.labels is None:
+        return pooled
+    by_class, counts = {}, {}
+    for label in np.union1d(generated.labels, real.labels).tolist():
+        x, y, key = generated.of(label), real.of(label), class_name(label, names)
+        counts[key] = min(len(x), len(y))
+        by_class[key] = frechet_distance(x, y) if counts[key] >= 2 else None
+    return pooled | summary(name, by_class, counts)[0]

@@ -1,0 +1,100 @@
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from diffusion.eval_report import announcements, console_table, csv_text, scores_report, write_report
+from diffusion.metrics import Aggregate, ClassRow, Features, measure
+
+ROWS = (
+    ClassRow("ant", 30, 30, 1.25, 0.1, 15, 2.5, 2.25, 0.25, 3.5, 0.5),
+    ClassRow("bee", 7, 7, 9.0, 2.0, 3, 8.0, 7.5, 0.5, -1.5, 2.5, flag="unreliable"),
+    ClassRow("cat", 1, 1, flag="unreliable", reason="1 images a side: a distance needs 2"),
+    ClassRow("long-named dog", 30, 30, 2.75, 0.1, 15, 2.5, 2.25, 0.25, 3.5, 0.5),
+)
+TOTALS = {"fd": Aggregate(2.0, 2.0, 0.75, (("long-named dog", 2.75), ("ant", 1.25)), 2, 4)}
+HEADER = "class,n_real,n_gen,fd,fd_se,n_floor,fd_half,fd_floor,fd_excess,kid_x1e3,kid_se,flag"
+
+
+def test_csv_has_a_row_per_class():
+    lines = csv_text(ROWS).splitlines()
+    assert lines[0] == HEADER
+    assert lines[1] == "ant,30,30,1.25,0.1,15,2.5,2.25,0.25,3.5,0.5,"
+    assert lines[3] == "cat,1,1,,,,,,,,,unreliable"
+    assert [row["class"] for row in csv.DictReader(csv_text(ROWS).splitlines())] == [row.name for row in ROWS]
+
+
+def test_report_is_whole_json_without_nan(tmp_path):
+    path_json, path_csv = tmp_path / "eval" / "step_00000010.json", tmp_path / "eval" / "classes.csv"
+    report = {
+        "step": np.int64(10),
+        "metrics": {"eval/fd": math.nan, "eval/kid": np.float32(0.5), "eval/x": None, "eval/y": np.inf},
+        "reasons": {"eval/x": "too few"},
+        "seeds": (1, 2),
+    }
+    write_report(path_json, path_csv, report, ROWS)
+    text = path_json.read_text()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert found["schema"] == 1 and found["step"] == 10 and found["seeds"] == [1, 2]
+    assert found["metrics"] == {"eval/fd": None, "eval/kid": 0.5, "eval/x": None, "eval/y": None}
+    assert found["reasons"] == {
+        "eval/x": "too few",
+        "metrics.eval/fd": "the value was nan",
+        "metrics.eval/y": "the value was inf",
+    }
+    assert path_csv.read_text() == csv_text(ROWS)
+    assert sorted(path.name for path in path_json.parent.iterdir()) == ["classes.csv", "step_00000010.json"]
+    assert math.isnan(report["metrics"]["eval/fd"])
+
+
+def test_a_failed_write_leaves_the_old_report(tmp_path):
+    path_json, path_csv = tmp_path / "a.json", tmp_path / "a.csv"
+    write_report(path_json, path_csv, {"step": 1}, ())
+    with pytest.raises(TypeError):
+        write_report(path_json, path_csv, {"step": object()}, ())
+    assert json.loads(path_json.read_text())["step"] == 1
+    assert path_csv.read_text() == HEADER + "\n"
+
+
+def test_scores_become_a_report():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [25, 1])
+    scores = measure(*(Features(rng.normal(size=(26, 3)), labels, "e") for _ in range(2)), ("ant", "bee"))
+    report = scores_report(scores)
+    assert report["metrics"]["eval/fd/class/ant"] == scores.rows[0].fd
+    assert report["metrics"]["eval/fd/class/bee"] is None and "eval/fd/class/bee" in report["reasons"]
+    assert list(report["classes"][0]) == HEADER.split(",")
+    assert report["class_reasons"].keys() == {"bee"}
+    assert report["aggregates"]["fd"]["of"] == 2
+    assert report["pooled"] == {"n": 26, "balanced": False}
+    assert json.loads(json.dumps(report, allow_nan=False))
+
+
+def test_console_table_puts_the_worst_first():
+    lines = console_table(ROWS, TOTALS, "cls-toy-12345678", {"ant": 0.975, "bee": 1.0}).splitlines()
+    assert lines[0].startswith("FD[cls-toy-12345678]")
+    assert [line.split("  ")[0] for line in lines[2:6]] == ["bee", "long-named dog", "ant", "cat"]
+    assert lines[2].endswith("unreliable") and "97.5%" in lines[4] and not lines[4].endswith("unreliable")
+    assert lines[5].split()[1:3] == ["1", "-"]
+    assert lines[6] == "fd: mean 2 ± 0.75, median 2 over 2 of 4 classes; worst: long-named dog 2.75, ant 1.25"
+    ends = {len(line.removesuffix("  unreliable")) for line in lines[1:6]}
+    assert len(ends) == 1, "columns line up"
+    assert console_table((), {}, "inception-2015").startswith("FID[inception-2015]")
+    assert "asked" not in console_table(ROWS, TOTALS, "cls-toy-12345678")
+
+
+def test_no_aggregate_is_said():
+    empty = {"fd": Aggregate(None, None, None, (), 0, 2)}
+    assert "no aggregate, over 0 of 2 classes" in console_table(ROWS[1:3], empty, "e")
+
+
+def test_small_classes_are_announced():
+    assert announcements(ROWS, 30) == [
+        "class bee: 7 images a side instead of the 30 requested"
+        " (unreliable: read its KID, it is left out of the aggregates)",
+        "class cat: 1 images a side instead of the 30 requested"
+        " (unreliable: read its KID, it is left out of the aggregates)",
+    ]
+    assert len(announcements(ROWS, 50)) == 4
