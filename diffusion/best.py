@@ -60,9 +60,7 @@ def resolve_metric(name: str, mode: str, available: Sequence[str]) -> tuple[str,
         name = "val/loss" if "val/loss" in available else "train/loss"
     if name not in available:
         allowed = ", ".join(["loss", *sorted(available)])
-        raise ConfigError(
-            "checkpoint.best_metric", f"{name!r} is not measured by this run; allowed: {allowed}"
-        )
+        raise ConfigError("checkpoint.best_metric", f"{name!r} is not measured by this run; allowed: {allowed}")
     return name, _direction(name) if mode == "auto" else mode
 
 
@@ -72,9 +70,7 @@ def _direction(name: str) -> str:
         return "max"
     if words & _LOWER:
         return "min"
-    raise ConfigError(
-        "checkpoint.best_mode", f"whether {name} is better low or high is not known: say min or max"
-    )
+    raise ConfigError("checkpoint.best_mode", f"whether {name} is better low or high is not known: say min or max")
 
 
 def ranked(values: Mapping[int, float | None], mode: str) -> list[int]:

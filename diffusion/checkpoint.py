@@ -81,6 +81,7 @@ class Checkpoints:
         metrics: Mapping[str, float] | None = None,
         *,
         wait: bool = False,
+        replace: bool = False,
     ) -> bool:
         """Start to save; the state may be donated as soon as this returns.
 
@@ -88,11 +89,12 @@ class Checkpoints:
         fails in the background. Steps saved before stay untouched.
 
         Args:
-          step: later than every saved one; a step that is already there is left as it is.
+          step: later than every saved one; one that is already there is left as it is, unless replaced.
           state: a tree of arrays.
           meta: plain JSON.
           metrics: what was measured at this step; only ``best_metric`` is read.
           wait: return when it is on disk (for the last step), repeating it here if it fails.
+          replace: save the newest step again; the one before stays on disk until the other is there.
 
         Returns:
           Whether something was saved: False when the step was there.
@@ -108,7 +110,9 @@ class Checkpoints:
         if newest is not None and step < newest:
             raise ValueError(f"step {step} cannot be saved: step {newest} is already there")
         if step == newest:
-            return False
+            if not replace:
+                return False
+            self._move(f"{step}", f"{step}.replaced")
         value = self._value(metrics or {})
         body = {
             "step": step,
@@ -117,7 +121,7 @@ class Checkpoints:
             "fingerprints": fingerprints(state),
             "meta": dict(meta),
         }
-        self._write(step, by_path(state), sealed(body), wait)
+        self._write(step, by_path(state), sealed(body), wait or replace)
         self._values[step] = value
         return True
 
@@ -169,6 +173,7 @@ class Checkpoints:
           MismatchError: a valid step holds other leaves; nothing was touched.
           NoValidCheckpoint: there are steps, or some that were set aside, and none is valid.
         """
+        self._bring_back_replaced()
         steps = self.all_steps()
         if not steps:
             self._refuse_if_set_aside()
@@ -176,9 +181,7 @@ class Checkpoints:
         restored, damaged = first_valid(self.directory, steps[::-1], abstract_state, partial=False)
         for step, reason in damaged.items():
             fate = "it is passed over" if self.read_only else f"it is set aside as {self._set_aside(step)}"
-            log.warning(
-                "checkpoint %d is damaged: %s; %s, step %d is taken", step, reason, fate, restored.step
-            )
+            log.warning("checkpoint %d is damaged: %s; %s, step %d is taken", step, reason, fate, restored.step)
         return restored
 
     def restore_step(self, step: int | str, abstract_state: Any, *, partial: bool = False) -> Restored:
@@ -208,19 +211,26 @@ class Checkpoints:
     def _refuse_if_set_aside(self) -> None:
         aside = sorted(path.name for path in self.directory.glob("*.corrupt*"))
         if aside:
-            raise NoValidCheckpoint(
-                f"{self.directory}: only damaged checkpoints are left: {', '.join(aside)}"
-            )
+            raise NoValidCheckpoint(f"{self.directory}: only damaged checkpoints are left: {', '.join(aside)}")
 
     def _set_aside(self, step: int) -> str:
         names = itertools.chain([f"{step}.corrupt"], (f"{step}.corrupt-{n}" for n in itertools.count(2)))
         name = next(name for name in names if not (self.directory / name).exists())
-        _barrier(f"named {name}")
-        if jax.process_index() == 0:
-            (self.directory / str(step)).rename(self.directory / name)
-        _barrier(f"renamed {name}")
+        self._move(str(step), name)
         self._values.pop(step, None)
         return name
+
+    def _bring_back_replaced(self) -> None:
+        """A step whose replacement was killed before it was whole stands again."""
+        for path in sorted(self.directory.glob("*.replaced")):
+            if not self.read_only and not path.with_suffix("").exists():
+                self._move(path.name, path.stem)
+
+    def _move(self, old: str, new: str) -> None:
+        _barrier(f"before moving {old}")
+        if jax.process_index() == 0:
+            (self.directory / old).rename(self.directory / new)
+        _barrier(f"moved {old}")
 
     def _write(self, step: int, leaves: dict[str, Any], meta: dict[str, Any], wait: bool) -> None:
         for _ in range(2):
@@ -280,9 +290,10 @@ class Checkpoints:
         _join_writers()
         _barrier("before the sweep")
         if jax.process_index() == 0:
-            for pattern in ("*.deleting", "*.orbax-checkpoint-tmp*"):
+            for pattern in ("*.deleting", "*.orbax-checkpoint-tmp*", "*.replaced"):
                 for path in self.directory.glob(pattern):
-                    shutil.rmtree(path)
+                    if path.suffix != ".replaced" or path.with_suffix("").exists():
+                        shutil.rmtree(path)
         _barrier("after the sweep")
 
     def _value(self, metrics: Mapping[str, float]) -> float | None:

@@ -75,9 +75,7 @@ def console(run: Run) -> Writer:
     """A line per write for what held-out or generated data gave; the training loss has the progress line."""
 
     def write(step: int, metrics: Metrics) -> None:
-        shown = {
-            n: v for n, v in metrics.items() if not n.startswith(("train/", "perf/")) and "/class/" not in n
-        }
+        shown = {n: v for n, v in metrics.items() if not n.startswith(("train/", "perf/")) and "/class/" not in n}
         if shown:
             say("  ".join([f"step {step}", *(f"{name} {_short(value)}" for name, value in shown.items())]))
 
@@ -100,9 +98,7 @@ def jsonl(run: Run) -> Writer:
     file = path.open("ab")
     end = path.read_bytes().rfind(b"\n") + 1 if run.offset is None else min(run.offset, file.tell())
     if run.offset is not None and end < run.offset:
-        say(
-            f"{path}: {run.offset - end} bytes that the checkpoint knows are gone; the log goes on with a gap"
-        )
+        say(f"{path}: {run.offset - end} bytes that the checkpoint knows are gone; the log goes on with a gap")
     file.truncate(end)
 
     def write(step: int, metrics: Metrics) -> None:

@@ -39,9 +39,7 @@ def scores_report(scores: Scores, prefix: str = "eval/") -> dict[str, Any]:
     }
 
 
-def write_report(
-    path_json: Path, path_csv: Path, report: Mapping[str, Any], rows: Sequence[ClassRow]
-) -> None:
+def write_report(path_json: Path, path_csv: Path, report: Mapping[str, Any], rows: Sequence[ClassRow]) -> None:
     """Writes both files, each whole or not at all, and makes their folders.
 
     Args:

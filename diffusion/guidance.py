@@ -39,19 +39,15 @@ def clip(process: Process, *, limit: float = 1.0) -> Callable[[Denoiser], Denois
     return lambda denoise: _with_x0(process, denoise, lambda x0: jnp.clip(x0, -limit, limit))
 
 
-def dynamic(
-    process: Process, *, quantile: float = 0.995, maximum: float = 3.0
-) -> Callable[[Denoiser], Denoiser]:
-    """Dynamic threshold (Saharia 2022, section 2.3), per image: s = clip(quantile of |x0|, 1, maximum), x0 = clip(x0, -s, s) / s.
+def dynamic(process: Process, *, quantile: float = 0.995, maximum: float = 3.0) -> Callable[[Denoiser], Denoiser]:
+    """Saharia 2022, section 2.3: s = clip(quantile of an image's |x0|, 1, maximum), x0 = clip(x0, -s, s) / s.
 
     It replaces the fixed clip; behind one it would do nothing. ``maximum`` must exceed 1, where it would be the clip.
     """
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile is {quantile}; it must lie in (0, 1]")
     if not maximum > 1:
-        raise ValueError(
-            f"maximum is {maximum}; it must exceed 1 (at 1 this is the fixed clip: take threshold=clip)"
-        )
+        raise ValueError(f"maximum is {maximum}; it must exceed 1 (at 1 this is the fixed clip: take threshold=clip)")
 
     def shrink(x0: Array) -> Array:
         size = jnp.quantile(jnp.abs(x0), quantile, axis=tuple(range(1, x0.ndim)), keepdims=True)

@@ -43,9 +43,7 @@ def fingerprints(tree: Any) -> dict[str, int]:
     the devices; on CPU hosts NumPy computes the same integers without a compilation per shape.
     """
     leaves = by_path(tree)
-    sums = {
-        path: _host_sum(leaf) if _on_this_host(leaf) else _device_sum(leaf) for path, leaf in leaves.items()
-    }
+    sums = {path: _host_sum(leaf) if _on_this_host(leaf) else _device_sum(leaf) for path, leaf in leaves.items()}
     return {path: int(host(value)) for path, value in sums.items()}
 
 

@@ -210,9 +210,7 @@ def plateau(
         seen = tx.update(jnp.zeros((), jnp.float32), state, value=value)[1]
         return jax.tree.map(lambda new, old: jnp.where(jnp.isfinite(value), new, old), seen, state)
 
-    return Schedule(
-        _warmup(lr, warmup_steps), plateau=Plateau(every, plateau_state, jax.jit(observe)), in_steps=True
-    )
+    return Schedule(_warmup(lr, warmup_steps), plateau=Plateau(every, plateau_state, jax.jit(observe)), in_steps=True)
 
 
 def _warmup(lr: float, warmup_steps: int) -> Value:

@@ -16,23 +16,15 @@ class Damaged(Exception):
 
 def manifest(tree: Any) -> Manifest:
     """``{path: {"shape": [...], "dtype": "float32"}}`` of arrays or of their abstract shapes."""
-    return {
-        path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)} for path, leaf in by_path(tree).items()
-    }
+    return {path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)} for path, leaf in by_path(tree).items()}
 
 
 def mismatches(saved: Manifest, wanted: Manifest) -> list[str]:
     """One line per leaf that is missing, unexpected or of another shape or type; empty when they fit."""
-    missing = [
-        f"missing     {path}: wanted {_say(wanted[path])}" for path in sorted(set(wanted) - set(saved))
-    ]
-    unexpected = [
-        f"unexpected  {path}: saved {_say(saved[path])}" for path in sorted(set(saved) - set(wanted))
-    ]
+    missing = [f"missing     {path}: wanted {_say(wanted[path])}" for path in sorted(set(wanted) - set(saved))]
+    unexpected = [f"unexpected  {path}: saved {_say(saved[path])}" for path in sorted(set(saved) - set(wanted))]
     both = sorted(path for path in set(saved) & set(wanted) if saved[path] != wanted[path])
-    mismatched = [
-        f"mismatched  {path}: saved {_say(saved[path])}, wanted {_say(wanted[path])}" for path in both
-    ]
+    mismatched = [f"mismatched  {path}: saved {_say(saved[path])}, wanted {_say(wanted[path])}" for path in both]
     return missing + unexpected + mismatched
 
 

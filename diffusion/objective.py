@@ -57,9 +57,7 @@ def logit_normal(process: Process, *, mean: float = 0.0, std: float = 1.0) -> De
     """logit(t) ~ N(mean, std^2) with the noise at t = 1 (Esser 2024, section 3.1), clipped to the schedule's times."""
     _positive("std", std)
     if process.schedule.t_max > 1:
-        raise ValueError(
-            "logit_normal draws t in (0, 1); the edm schedule has its times in sigma: take lognormal"
-        )
+        raise ValueError("logit_normal draws t in (0, 1); the edm schedule has its times in sigma: take lognormal")
     return lambda key, slot, n_valid: _clip_t(
         process, jax.nn.sigmoid(mean + std * _per_slot(jax.random.normal, key, slot))
     )
@@ -87,9 +85,7 @@ def edm() -> Weighting:
     return weight
 
 
-def denoising_losses(
-    process: Process, weighting: Weighting, net: Net, x0: Array, eps: Array, t: Array
-) -> Losses:
+def denoising_losses(process: Process, weighting: Weighting, net: Net, x0: Array, eps: Array, t: Array) -> Losses:
     """lambda(t) * mean over h w c of (net - y)^2, per example.
 
     Args:

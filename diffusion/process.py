@@ -60,7 +60,7 @@ class Process:
             raise ValueError(f"sigma_data is {self.sigma_data}; it must be positive")
         if self.target.divides_by_alpha and self.schedule.alpha_reaches_zero:
             raise ValueError(
-                "the eps target cannot be inverted where alpha reaches exactly 0, as this schedule does at its noisy end; "
+                "the eps target cannot be inverted where alpha is exactly 0, as it is at this schedule's noisy end; "
                 "take x0, v, velocity or edm, or another schedule"
             )
 

@@ -25,11 +25,7 @@ def is_free(path: str, *, depends_on_steps: bool) -> bool:
     if path == "train.steps":
         return not depends_on_steps
     return any(
-        path.startswith(rule)
-        if rule.endswith(".")
-        else path.endswith(rule)
-        if rule.startswith(".")
-        else path == rule
+        path.startswith(rule) if rule.endswith(".") else path.endswith(rule) if rule.startswith(".") else path == rule
         for rule in FREE
     )
 

@@ -100,7 +100,7 @@ def ddim(*, eta: float = 0.0) -> Rule:
 
 
 def ddpm(*, variance: str = "small") -> Rule:
-    """Ancestral sampling (Ho 2020, alg. 2) with the betas of the times visited: posterior variance, or beta ("large")."""
+    """Ancestral sampling (Ho 2020, alg. 2) over the times visited, with the posterior variance or beta ("large")."""
     if variance not in ("small", "large"):
         raise ValueError(f"variance is {variance!r}; it must be 'small' (posterior) or 'large' (beta)")
 
@@ -152,9 +152,7 @@ def dpmpp_2m() -> Rule:
         alpha_s, sigma_s = process.schedule.alpha_sigma(s)
         lambda_t, lambda_s = jnp.log(alpha_t / sigma_t), jnp.log(alpha_s / sigma_s)
         first_order = memory["first"] | (sigma_s == 0)
-        half_inverse_r = jnp.where(
-            first_order, 0.0, (lambda_s - lambda_t) / (2.0 * (lambda_t - memory["lambda"]))
-        )
+        half_inverse_r = jnp.where(first_order, 0.0, (lambda_s - lambda_t) / (2.0 * (lambda_t - memory["lambda"])))
         d = x0 + half_inverse_r * (x0 - memory["x0"])
         shrink = sigma_s / sigma_t  # -alpha_s (e^-h - 1) = alpha_s - shrink * alpha_t
         x_s = shrink * x + (alpha_s - shrink * alpha_t) * d

@@ -1,6 +1,6 @@
 """Noise schedules: a time t to (alpha, sigma), and a log-SNR back to its time.
 
-x_t = alpha(t) * x0 + sigma(t) * eps. Every schedule is clean at t = 0 and noisiest at ``t_max``. Schedules born discrete
+x_t = alpha(t) * x0 + sigma(t) * eps. Every schedule is clean at t = 0 and noisiest at ``t_max``. Those born discrete
 (DDPM's T betas) are functions of a continuous t in [0, 1] that pass through the T published values at t = (i + 1) / T.
 """
 
@@ -74,7 +74,7 @@ def linear(*, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.0
 def cosine(*, s: float = 0.008) -> Schedule:
     """abar = cos^2((t + s) / (1 + s) * pi / 2), relative to t = 0 (Nichol 2021, eq. 17).
 
-    The paper's clip of beta at .999 is what ends abar at 2.4288e-9 for T = 1000; the continuous form stops at that value,
+    The paper's clip of beta at .999 ends abar at 2.4288e-9 for T = 1000; the continuous form stops at that value too,
     so alpha never reaches 0 and an eps target stays legal.
     """
     if not s > 0:
@@ -116,9 +116,7 @@ def flow() -> Schedule:
 def edm(*, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Schedule:
     """alpha = 1, sigma = t in [sigma_min, sigma_max] (Karras 2022, table 1); the net sees ln(sigma) / 4."""
     if not 0 < sigma_min < sigma_max:
-        raise ValueError(
-            f"sigma_min {sigma_min} and sigma_max {sigma_max}: 0 < sigma_min < sigma_max is needed"
-        )
+        raise ValueError(f"sigma_min {sigma_min} and sigma_max {sigma_max}: 0 < sigma_min < sigma_max is needed")
     span = math.log(sigma_max / sigma_min)
     return Schedule(
         alpha_sigma=lambda t: (jnp.ones_like(t), t),

@@ -47,9 +47,7 @@ def create(params: Params, tx: optax.GradientTransformation, plateau: Any, seed:
     counters = {name: jnp.zeros((), jnp.int32) for name in ("step", "updates", "bad_in_row", "bad_total")}
     key = jax.random.key_data(jax.random.key(seed))
     averages = ema.init(params)
-    return TrainState(
-        **counters, key=key, params=params, ema=averages, opt_state=tx.init(params), plateau=plateau
-    )
+    return TrainState(**counters, key=key, params=params, ema=averages, opt_state=tx.init(params), plateau=plateau)
 
 
 def run_key(state: TrainState) -> Array:

@@ -55,9 +55,7 @@ def write(directory, *steps, **keywords):
 
 
 def tree_of(directory):
-    return {
-        str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()
-    }
+    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +90,7 @@ def test_a_state_comes_back_bit_for_bit(copy):
 
 def test_nothing_saved_is_nothing_restored(tmp_path):
     checkpoints = Checkpoints(tmp_path / "none", read_only=True)
-    assert (
-        checkpoints.restore(ABSTRACT) is None and checkpoints.latest() is None and checkpoints.best() is None
-    )
+    assert checkpoints.restore(ABSTRACT) is None and checkpoints.latest() is None and checkpoints.best() is None
     assert not (tmp_path / "none").exists()
 
 
@@ -110,9 +106,7 @@ def test_the_state_may_be_donated_right_after_save(tmp_path):
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_state_moves_to_other_devices(copy, devices):
-    mesh = jax.make_mesh(
-        (devices,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[-devices:]
-    )
+    mesh = jax.make_mesh((devices,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[-devices:])
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     wanted = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), ABSTRACT)
     state = Checkpoints(copy).restore(wanted).state
@@ -226,9 +220,7 @@ MUTATIONS = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_no_damaged_file_restores_other_values(saved, tmp_path, mutation):
-    found = [
-        p for p in (saved / "30").rglob("*") if p.is_file() and (p.stat().st_size or mutation == "delete")
-    ]
+    found = [p for p in (saved / "30").rglob("*") if p.is_file() and (p.stat().st_size or mutation == "delete")]
     files = sorted(p.relative_to(saved) for p in found)
     fell_back = 0
     for number, name in enumerate(files):

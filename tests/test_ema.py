@@ -7,9 +7,7 @@ from diffusion import ema
 from diffusion.ema import EMAS
 
 
-@pytest.mark.parametrize(
-    ("n", "expected"), [(0, 0.1), (1, 2 / 11), (90, 0.91), (1790, 0.995), (10**6, 0.995)]
-)
+@pytest.mark.parametrize(("n", "expected"), [(0, 0.1), (1, 2 / 11), (90, 0.91), (1790, 0.995), (10**6, 0.995)])
 def test_warm_up(n, expected):
     np.testing.assert_allclose(EMAS["constant"](decay=0.995)(jnp.int32(n)), expected, rtol=1e-6)
 

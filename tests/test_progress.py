@@ -80,10 +80,7 @@ def test_on_a_terminal_the_line_stays_in_place_and_is_not_torn():
     progress.show(11, {})
     say("saved", stream)
     progress.close()
-    assert (
-        stream.getvalue()
-        == f"{ERASE}step 10/20  50%  ETA 0:00{ERASE}step 11/20  55%  ETA 0:00{ERASE}saved\n\n"
-    )
+    assert stream.getvalue() == f"{ERASE}step 10/20  50%  ETA 0:00{ERASE}step 11/20  55%  ETA 0:00{ERASE}saved\n\n"
 
 
 def test_a_long_line_is_cut_to_the_terminal(monkeypatch):

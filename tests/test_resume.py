@@ -60,10 +60,7 @@ def test_differences_are_by_path_with_both_values():
 
 def test_the_same_config_resumes_and_free_fields_may_differ():
     assert check_config(SAVED, changed(), depends_on_steps=True) == []
-    assert (
-        check_config(SAVED, changed(log__every=1, train__steps=200, ema__every=4), depends_on_steps=False)
-        == []
-    )
+    assert check_config(SAVED, changed(log__every=1, train__steps=200, ema__every=4), depends_on_steps=False) == []
 
 
 def test_a_refusal_names_every_field_with_both_values():

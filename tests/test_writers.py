@@ -23,9 +23,7 @@ def a_run(workdir, **options):
     writers = make_writers(workdir, wandb_project="test", name="digits", offset=0, **options)
     writers.hparams({"optim": {"lr": 1e-3}}, FACTS)
     for step in (10, 20):
-        writers.write(
-            step, {"train/loss": 1 / step, "train/lr": np.float32(1e-3), "train/bad_steps": np.int32(0)}
-        )
+        writers.write(step, {"train/loss": 1 / step, "train/lr": np.float32(1e-3), "train/bad_steps": np.int32(0)})
         writers.write(step, {"eval/fd": step + 0.5, "eval/fd/class/zero": 2.0 * step, "eval/kid": None})
         writers.image(step, "samples", PICTURE)
         writers.table(step, "classes", CLASSES)
@@ -85,10 +83,7 @@ def wandb_records(workdir):
 def wandb_history(workdir):
     for _, record in wandb_records(workdir):
         if record.WhichOneof("record_type") == "history":
-            yield {
-                item.key or "/".join(item.nested_key): json.loads(item.value_json)
-                for item in record.history.item
-            }
+            yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
 
 
 def test_the_offline_wandb_run_holds_every_metric(tracked):
@@ -159,9 +154,7 @@ writers.hparams({{}}, {{}})
 writers.close()
 """
     path = os.pathsep.join([str(tmp_path), os.getcwd()])
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert events(tmp_path)[0] == {"train/loss": [(1, 1.0)]}
 

@@ -94,9 +94,7 @@ def tfds(
     def split(key: str, spec: str) -> TfdsRecords:
         source = builder.as_data_source(spec, decoders=_encoded_images(features))
         contents = f"{builder.info.full_name}\n{features}\n{_shards(infos[key])}"
-        return TfdsRecords(
-            source, f"{builder.info.full_name}[{spec}]", contents, len(classes), image_key, label_key
-        )
+        return TfdsRecords(source, f"{builder.info.full_name}[{spec}]", contents, len(classes), image_key, label_key)
 
     return Dataset(
         name=builder.info.full_name,
@@ -143,9 +141,7 @@ def _feature(features: Any, field: str, key: str, kind: str) -> Any:
     wanted = {"Image": library.features.Image, "ClassLabel": library.features.ClassLabel}[kind]
     if key not in features or not isinstance(features[key], wanted):
         fitting = sorted(name for name in features if isinstance(features[name], wanted))
-        raise ConfigError(
-            f"data.tfds.{field}", f"no {kind} feature {key!r}; there are: {', '.join(fitting) or 'none'}"
-        )
+        raise ConfigError(f"data.tfds.{field}", f"no {kind} feature {key!r}; there are: {', '.join(fitting) or 'none'}")
     return features[key]
 
 

@@ -78,9 +78,7 @@ class Transform:
         return flip(image, uniforms[0]) if self.flip and uniforms is not None else image
 
 
-def make_transform(
-    size: int, channels: int, flip: bool, native: tuple[int, int, int] | None = None
-) -> Transform:
+def make_transform(size: int, channels: int, flip: bool, native: tuple[int, int, int] | None = None) -> Transform:
     """The transform of ``data.size``, ``data.channels`` and ``data.flip``.
 
     Args:

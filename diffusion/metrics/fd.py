@@ -43,9 +43,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     return _distance(x.mean(0), _factor(x), y.mean(0), _factor(y))
 
 
-def frechet_from_statistics(
-    mean_x: np.ndarray, cov_x: np.ndarray, mean_y: np.ndarray, cov_y: np.ndarray
-) -> float:
+def frechet_from_statistics(mean_x: np.ndarray, cov_x: np.ndarray, mean_y: np.ndarray, cov_y: np.ndarray) -> float:
     """FD of N(mean_x [d], cov_x [d d]) and N(mean_y, cov_y).
 
     Raises:
@@ -125,7 +123,5 @@ def _leave_out(x: np.ndarray, statistic) -> tuple[np.ndarray, np.ndarray]:
 def _checked(x: np.ndarray, name: str, least: int = 2) -> np.ndarray:
     x = np.asarray(x, np.float64)
     if x.ndim != 2 or len(x) < least:
-        raise ValueError(
-            f"FD needs at least {least} rows of features [n d] on each side; {name} has {x.shape}"
-        )
+        raise ValueError(f"FD needs at least {least} rows of features [n d] on each side; {name} has {x.shape}")
     return x

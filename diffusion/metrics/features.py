@@ -72,7 +72,5 @@ def _checked_labels(labels: np.ndarray, n: int) -> np.ndarray:
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be integers of shape ({n},); got {labels.dtype} {labels.shape}")
     if labels.min() < 0:
-        raise ValueError(
-            f"labels must be at least 0, got {labels.min()}; unlabelled features have labels=None"
-        )
+        raise ValueError(f"labels must be at least 0, got {labels.min()}; unlabelled features have labels=None")
     return labels.astype(np.int64)

@@ -113,8 +113,7 @@ def match_classes(
         return ()
     labels = np.union1d(generated.labels, real.labels)
     return tuple(
-        match(class_name(label, names), generated.of(label), real.of(label), (seed, label))
-        for label in labels.tolist()
+        match(class_name(label, names), generated.of(label), real.of(label), (seed, label)) for label in labels.tolist()
     )
 
 

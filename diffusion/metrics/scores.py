@@ -109,9 +109,7 @@ def measure(
         raise ValueError(f"unknown metrics {unknown}; known are {sorted(METRICS)}")
     comparison = _compare(generated, real, tuple(names), predicted, seed)
     found = [METRICS[metric](comparison) for metric in metrics]
-    columns = {
-        pair.name: _merged(one.columns.get(pair.name, {}) for one in found) for pair in comparison.classes
-    }
+    columns = {pair.name: _merged(one.columns.get(pair.name, {}) for one in found) for pair in comparison.classes}
     return Scores(
         values=_merged(one.values for one in found),
         reasons=_merged(one.reasons for one in found),

@@ -29,9 +29,7 @@ class Classifier(nn.Module):
         """
         side = min(x.shape[1:3])
         if side < 8:
-            raise ValueError(
-                f"the classifier needs images of at least 8 x 8; got {x.shape[1]} x {x.shape[2]}"
-            )
+            raise ValueError(f"the classifier needs images of at least 8 x 8; got {x.shape[1]} x {x.shape[2]}")
         halvings = (side // 4).bit_length() - 1
         widths = [min(32 * 2**i, FEATURES // 2) for i in range(halvings)]
         h = _unit(x, widths[0], 1)

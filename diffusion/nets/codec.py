@@ -36,7 +36,7 @@ def from_uint8(images: Array) -> Array:
 
 
 def to_uint8(images: Array) -> Array:
-    """f32 in [-1, 1] -> u8 in [0, 255]: clipped, rounded half up. The one conversion for files, grids and extractors."""
+    """f32 in [-1, 1] -> u8 in [0, 255]: clipped, rounded half up. The one conversion for files and extractors."""
     return jnp.floor(jnp.clip(images * 127.5 + 127.5, 0.0, 255.0) + 0.5).astype(jnp.uint8)
 
 

@@ -1,7 +1,7 @@
 """Layers that backbones share. Compute runs in ``dtype``; parameters, norms and softmax in float32.
 
 Kernels and embeddings declare the standard deviation of their initial values; ``model.make_net`` fills them from one
-normal draw. Initialisers that draw for themselves cost XLA seconds of compilation: 8.6 s against 0.4 s for a small U-Net.
+normal draw. Initialisers that draw for themselves cost XLA 8.6 s of compilation for a small U-Net, one draw 0.4 s.
 """
 
 import math
@@ -45,9 +45,7 @@ def dropout(x: Array, keys: Array | None, rate: float, layer: int) -> Array:
     """
     if keys is None or rate == 0.0:
         return x
-    keep = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, layer), 1.0 - rate, x.shape[1:]))(
-        keys
-    )
+    keep = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, layer), 1.0 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
@@ -113,8 +111,4 @@ class Attention(nn.Module):
 
     def _split(self, x: Array) -> Array:
         b, l, d = x.shape
-        return (
-            x.reshape(b, l, self.heads, d // self.heads)
-            .swapaxes(1, 2)
-            .reshape(b * self.heads, l, d // self.heads)
-        )
+        return x.reshape(b, l, self.heads, d // self.heads).swapaxes(1, 2).reshape(b * self.heads, l, d // self.heads)

@@ -15,9 +15,7 @@ class Model(nn.Module):
     backbone: nn.Module
     conditioners: Mapping[str, nn.Module]
 
-    def __call__(
-        self, x: Array, c_noise: Array, cond: Cond, null: Mapping[str, Array], keys: Array | None
-    ) -> Array:
+    def __call__(self, x: Array, c_noise: Array, cond: Cond, null: Mapping[str, Array], keys: Array | None) -> Array:
         ports = merge([self.conditioners[name](cond[name], null[name]) for name in sorted(self.conditioners)])
         return self.backbone(x, c_noise, ports, keys)
 
@@ -54,9 +52,7 @@ def make_net(
     def init(key: Array) -> Params:
         null = {name: jnp.zeros(1, bool) for name in names}
         x = jnp.zeros((1, *shape))
-        declared = model.init(key, x, jnp.zeros(1), {name: cond[name] for name in names}, null, None)[
-            "params"
-        ]
+        declared = model.init(key, x, jnp.zeros(1), {name: cond[name] for name in names}, null, None)["params"]
         return _draw(declared, key)
 
     def apply(params, x, c_noise, cond, null, keys=None):

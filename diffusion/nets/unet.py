@@ -144,7 +144,7 @@ def unet(
         raise ValueError(f"mults is {mults}; it must hold a positive width factor for each level")
     if size % 2 ** (len(mults) - 1):
         raise ValueError(
-            f"mults has {len(mults)} levels, so the image size must be divisible by {2 ** (len(mults) - 1)}; it is {size}"
+            f"mults has {len(mults)} levels: the image size must be divisible by {2 ** (len(mults) - 1)}; it is {size}"
         )
     if channels % (2 * groups) or channels % heads or groups < 1 or heads < 1:
         raise ValueError(

@@ -163,8 +163,7 @@ class TestAugmentation:
     def test_it_differs_between_rows_and_steps(self):
         same = ArrayRecords(np.repeat(IMAGES[:1], 64, axis=0), np.zeros(64, np.int32), True)
         mirrored = [
-            (loader(same, batch_size=64, rows=64).batch(step).x[:, 0, 0, 0] != IMAGES[0, 0, 0, 0])
-            for step in range(2)
+            (loader(same, batch_size=64, rows=64).batch(step).x[:, 0, 0, 0] != IMAGES[0, 0, 0, 0]) for step in range(2)
         ]
         assert all(10 < m.sum() < 54 for m in mirrored)
         assert not np.array_equal(*mirrored)

@@ -16,9 +16,7 @@ from diffusion.tables import rows
 def test_every_row_has_config_fields_of_plain_types():
     fields = rows(SOURCES)
     assert set(fields) == {"digits", "tfds", "folder", "npz"}
-    assert all(
-        isinstance(value, int | float | str | bool) for row in fields.values() for value in row.values()
-    )
+    assert all(isinstance(value, int | float | str | bool) for row in fields.values() for value in row.values())
 
 
 class TestDigits:
@@ -49,9 +47,7 @@ class TestDigits:
 
     def test_the_sides_share_nothing_and_follow_the_seed(self):
         prints = {
-            (seed, split): digits("", seed).open(split).fingerprint
-            for seed in (0, 1)
-            for split in ("train", "test")
+            (seed, split): digits("", seed).open(split).fingerprint for seed in (0, 1) for split in ("train", "test")
         }
         assert len(set(prints.values())) == 4
         assert digits("", 0).open("test").fingerprint == prints[0, "test"]

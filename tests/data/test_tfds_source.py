@@ -64,9 +64,7 @@ def prepared(tmp_path_factory, no_tensorflow):
     root = tmp_path_factory.mktemp("tfds")
     script = root / "prepare.py"
     script.write_text(PREPARE)
-    subprocess.run(
-        [sys.executable, script, root / "data"], env=no_tensorflow, check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, script, root / "data"], env=no_tensorflow, check=True, capture_output=True)
     return str(root / "data")
 
 
@@ -109,9 +107,7 @@ def test_parts_of_a_split_and_their_fingerprints(prepared):
 def test_a_label_outside_the_classes_is_refused(prepared):
     records = tfds(prepared, 0, name="tiny_shapes", label_key="other").open("train")
     bad = int(np.flatnonzero(records.labels == -1)[0])
-    with pytest.raises(
-        DataError, match=rf"tiny_shapes/1.0.0\[train\], record {bad}: label -1 is outside 0..1"
-    ):
+    with pytest.raises(DataError, match=rf"tiny_shapes/1.0.0\[train\], record {bad}: label -1 is outside 0..1"):
         records[bad]
 
 
@@ -163,7 +159,5 @@ def test_tensorflow_is_never_imported(prepared, no_tensorflow):
         "batch = next(loader.iterate(1))\n"
         "print(batch.valid.sum(), len(records.labels), 'tensorflow' in sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, prepared], env=no_tensorflow, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, prepared], env=no_tensorflow, capture_output=True, text=True)
     assert done.stdout.split() == ["3", "7", "False"], done.stderr

@@ -1,0 +1,135 @@
+"""Every field of a config, once, with its unit and meaning. A recipe starts from here and changes what it must.
+
+A section with a choice holds its shared fields and one sub-dict for each row of its table that has fields of its own:
+``--config.sampler.name=ddim --config.sampler.ddim.eta=1``. Fields named ``every`` count steps from 0 of the whole run.
+"""
+
+from ml_collections import ConfigDict
+
+from diffusion.data.sources import SOURCES
+from diffusion.ema import EMAS
+from diffusion.extractors import EXTRACTORS
+from diffusion.guidance import THRESHOLDS
+from diffusion.lr_schedules import LR_SCHEDULES
+from diffusion.nets.codec import CODECS
+from diffusion.nets.conditions import CONDITIONS
+from diffusion.nets.unet import NETS
+from diffusion.objective import DENSITIES, WEIGHTINGS
+from diffusion.optim import CLIPS, OPTIMIZERS
+from diffusion.samplers import GRIDS, SAMPLERS
+from diffusion.schedules import SCHEDULES
+from diffusion.tables import rows
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.name = "default"  # of the run: the workdir is runs/NAME unless --workdir says otherwise
+    c.seed = 0  # of weights, order, noise, samples; 0 or more
+    c.init_from = ""  # WORKDIR or WORKDIR:STEP of another run whose EMA weights this one starts from
+
+    c.data = dict(
+        source="digits",  # a row: digits, tfds, folder, npz
+        root="",  # folder or file that the source reads; its own default where empty
+        split_seed=0,  # of the stratified train/test split
+        size=0,  # pixels: resize the short side, crop the centre; 0 keeps the data's size
+        channels=0,  # 1 grey, 3 RGB, 0 as the data is
+        flip=False,  # mirror training images at random; never for digits or text
+        batch_size=64,  # images per step over all devices and processes
+        threads=4,  # that read ahead on the host; 0 reads when asked
+        prefetch=8,  # batches read ahead on the host
+        on_error="raise",  # what an unreadable record does: raise, or skip (its row does not count)
+        **rows(SOURCES),
+    )
+    c.process = dict(
+        schedule="cosine",  # (alpha, sigma) of t: linear, cosine, flow, edm
+        target="v",  # what the net answers: x0, eps, v, velocity, edm
+        sigma_data=0.5,  # standard deviation of the data, in the net's units
+        **rows(SCHEDULES),
+    )
+    c.objective = dict(
+        density="uniform",  # of training times: uniform, stratified, lognormal, logit_normal
+        weighting="unit",  # of the loss at t: unit, min_snr, edm
+        **rows(DENSITIES),
+        **rows(WEIGHTINGS),
+    )
+    c.codec = dict(name="pixels", **rows(CODECS))  # what the net works on
+    c.net = dict(
+        name="unet",
+        dtype="float32",  # of the computation: float32 or bfloat16; weights stay float32
+        **rows(NETS),
+    )
+    c.cond = dict(
+        names=("label",),  # conditions that the net sees; () is unconditional
+        drop=0.1,  # chance that one condition of an example becomes its learned null
+        drop_all=0.0,  # chance that all of them do together
+        **rows(CONDITIONS),
+    )
+    c.optim = dict(
+        name="adamw",
+        lr=1e-3,  # peak learning rate
+        schedule="warmup_cosine",  # of the rate over updates
+        clip="global_norm",  # of gradients: none, global_norm, adaptive
+        micro_batches=1,  # gradient accumulation: the batch in so many parts
+        **rows(OPTIMIZERS),
+        **rows(CLIPS),
+        **rows(LR_SCHEDULES),
+    )
+    c.ema = dict(
+        name="constant",
+        every=1,  # updates between two moves of the average
+        **rows(EMAS),
+    )
+    c.train = dict(
+        steps=1000,  # batches in the whole run
+        max_minutes=0.0,  # stop, save and exit 75 after so long; 0 never
+        max_bad_steps=10,  # non-finite steps in a row that end the run with exit 3
+    )
+    c.val = dict(every=250)  # steps between validation losses (fixed t and noise, EMA weights); 0 never
+    c.checkpoint = dict(
+        every=250,  # steps between checkpoints; the last step is always saved
+        keep=2,  # newest checkpoints kept
+        keep_best=1,  # best checkpoints kept beside them
+        best_metric="loss",  # any logged name; loss is val/loss, or train/loss without validation
+        best_mode="auto",  # min, max, or auto by the metric's name
+        resume="auto",  # auto goes on where the workdir stands; never refuses a workdir that holds a run
+    )
+    c.resume = dict(allow=())  # fields that may differ from the saved run's, by name: ("optim.lr",)
+    c.eval = dict(
+        every=0,  # steps between evaluations; 0 evaluates the end of the run alone
+        metrics=("fd", "kid", "accuracy"),  # () never evaluates
+        extractor="classifier",  # whose features are compared
+        num_samples=0,  # images of the pooled figures, in the data's class shares; 0 pools the per-class images
+        num_samples_per_class=100,  # images per class; a smaller class is compared at its own size
+        reference_split="train",  # real images that generated ones are compared with: train or test
+        batch_size=256,  # images generated at a time over all devices
+        seed=0,  # of the evaluation's images
+        step="latest",  # of the checkpoint that --mode=eval reads: latest, best or a number
+        **rows(EXTRACTORS),
+    )
+    c.sampler = dict(
+        name="ddim",
+        steps=25,
+        grid="uniform",  # of times: uniform, logsnr, karras
+        guidance_scale=1.5,  # u + w (c - u): 1 is off, 0 unconditional
+        threshold="clip",  # of x0: none, clip, dynamic
+        **rows(SAMPLERS),
+        **rows(GRIDS),
+        **rows(THRESHOLDS),
+    )
+    c.sample = dict(
+        every=250,  # steps between sample grids; 0 never
+        per_class=10,  # images of each class in a grid
+        num=64,  # images that --mode=sample makes
+        classes="",  # of those: "3,3,7" cycled to num, or "3:20,7:5"; names or indices; empty cycles all
+        seed=0,
+        step="latest",  # of the checkpoint: latest, best or a number
+        out="",  # folder of samples.npz and samples.png; the workdir where empty
+    )
+    c.mesh = dict(data=0)  # devices that share a batch; 0 takes all
+    c.log = dict(
+        every=50,  # steps between logged metrics
+        tensorboard=True,
+        wandb=False,  # Weights & Biases; offline without a key
+        project="diffusion",  # its project
+    )
+    return c.lock()

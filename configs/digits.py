@@ -1,0 +1,31 @@
+"""Class-conditional digits on two CPU cores.
+
+    python main_jax.py --config=configs/digits.py
+
+Data: scikit-learn's 1,797 handwritten digits, 8x8, inside the package.
+"""
+
+from configs.default import get_config as default
+
+
+def get_config():
+    c = default().unlock()
+    c.name = "digits"
+    c.data.source = "digits"
+    c.data.batch_size = 64
+    c.process.schedule = "cosine"
+    c.process.target = "v"
+    c.net.name = "unet"
+    c.net.unet.channels = 32
+    c.net.unet.mults = (1, 2)
+    c.net.unet.attention = (1,)
+    c.optim.lr = 2e-3
+    c.optim.adamw.b2 = 0.99
+    c.optim.warmup_cosine.warmup_steps = 100
+    c.ema.constant.decay = 0.995
+    c.train.steps = 1000
+    c.eval.every = 500
+    c.sampler.name = "ddim"
+    c.sampler.steps = 25
+    c.sampler.guidance_scale = 1.5
+    return c.lock()

@@ -1,0 +1,287 @@
+"""From a config to a ``Program``: the one place where a config is read.
+
+``TABLE[name](**section[name])``: a name chooses a row, the sub-dict of that name holds the row's keywords. Nothing here
+reads a pixel or compiles anything.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from diffusion import settings
+from diffusion.best import resolve_metric
+from diffusion.data.records import Dataset
+from diffusion.data.sources import SOURCES
+from diffusion.data.transforms import Transform, make_transform
+from diffusion.ema import EMAS
+from diffusion.errors import ConfigError
+from diffusion.extractors import EXTRACTORS, Extractor
+from diffusion.guidance import THRESHOLDS
+from diffusion.lr_schedules import LR_SCHEDULES, Schedule
+from diffusion.mesh import make_mesh
+from diffusion.metrics import METRICS
+from diffusion.nets.codec import CODECS
+from diffusion.nets.conditions import CONDITIONS
+from diffusion.nets.model import Net, make_net
+from diffusion.nets.unet import NETS
+from diffusion.objective import DENSITIES, WEIGHTINGS
+from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
+from diffusion.process import TARGETS, Process
+from diffusion.samplers import GRIDS, SAMPLERS, Rule
+from diffusion.schedules import SCHEDULES
+from diffusion.steps import Diffusion, Optimiser
+from diffusion.types import Array, Denoiser
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+CLASS_CONDITION = "label"
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are read: see ``data`` in configs/default.py."""
+
+    batch_size: int
+    threads: int
+    prefetch: int
+    on_error: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn: a rule along ``times()``, with guidance and a threshold of x0."""
+
+    rule: Rule
+    times: Callable[[], Array]
+    guidance_scale: float
+    threshold: Callable[[Denoiser], Denoiser]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Everything a mode needs, nothing of it started. ``config`` is for records only: nobody reads settings from it.
+
+    Attributes:
+      make_extractor: (train, test: classifier_fit.Labelled) -> Extractor.
+      schedule: the learning rate, with its plateau if it has one.
+      best: (name, mode) of the metric that ranks checkpoints.
+    """
+
+    config: Mapping[str, Any]
+    workdir: Path
+    seed: int
+    init_from: str
+    mesh: Mesh
+    dataset: Dataset
+    transform: Transform
+    loading: Loading
+    diffusion: Diffusion
+    optimiser: Optimiser
+    schedule: Schedule
+    sampling: Sampling
+    make_extractor: Callable[..., Extractor]
+    train: settings.Train
+    val: settings.Validate
+    checkpoint: settings.Checkpoint
+    best: tuple[str, str]
+    resume_allow: tuple[str, ...]
+    eval: settings.Evaluate
+    sample: settings.Sample
+    log: settings.Log
+
+    @property
+    def name(self) -> str:
+        return self.config["name"]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.dataset.sizes["train"] // self.loading.batch_size)
+
+
+def build(config: ConfigDict, workdir: str | Path | None = None) -> Program:
+    """A program from a config.
+
+    Args:
+      workdir: the run's folder; ``runs/NAME`` by default. Nothing is written there yet.
+
+    Raises:
+      ConfigError: a value that cannot be, or a combination that cannot run; the message names the field.
+      DataError: data that cannot be, as far as metadata tells.
+    """
+    c = config
+    if c.seed < 0:
+        raise ConfigError("seed", f"is {c.seed}; it must be 0 or more")
+    dataset, transform = _data(c.data)
+    diffusion = _diffusion(c, dataset, transform)
+    schedule, optimiser = _optimiser(c)
+    evaluate = _section("eval", settings.Evaluate, {k: c.eval[k] for k in _fields(settings.Evaluate)})
+    _check_evaluation(c.eval, evaluate, dataset)
+    val = _section("val", settings.Validate, c.val)
+    checkpoint = _section("checkpoint", settings.Checkpoint, c.checkpoint)
+    return Program(
+        config=config.to_dict(),
+        workdir=Path(workdir or f"runs/{c.name}"),
+        seed=c.seed,
+        init_from=c.init_from,
+        mesh=make_mesh(c.mesh.data),
+        dataset=dataset,
+        transform=transform,
+        loading=Loading(c.data.batch_size, c.data.threads, c.data.prefetch, c.data.on_error),
+        diffusion=diffusion,
+        optimiser=optimiser,
+        schedule=schedule,
+        sampling=_sampling(c.sampler, diffusion),
+        make_extractor=functools.partial(_choose, EXTRACTORS, "eval", c.eval, "extractor"),
+        train=_section("train", settings.Train, c.train),
+        val=val,
+        checkpoint=checkpoint,
+        best=resolve_metric(checkpoint.best_metric, checkpoint.best_mode, _measured(val, evaluate, dataset)),
+        resume_allow=tuple(c.resume.allow),
+        eval=evaluate,
+        sample=_section("sample", settings.Sample, c.sample),
+        log=_section("log", settings.Log, c.log),
+    )
+
+
+def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
+    if c.batch_size < 1:
+        raise ConfigError("data.batch_size", f"is {c.batch_size}; at least 1 is needed")
+    dataset = _choose(SOURCES, "data", c, "source", c.root, c.split_seed)
+    return dataset, make_transform(c.size, c.channels, c.flip, dataset.image_shape)
+
+
+def _diffusion(c: ConfigDict, dataset: Dataset, transform: Transform) -> Diffusion:
+    process = _process(c.process)
+    codec = _choose(CODECS, "codec", c.codec, "name")
+    for name in ("drop", "drop_all"):
+        if not 0 <= c.cond[name] <= 1:
+            raise ConfigError(f"cond.{name}", f"is {c.cond[name]}; it must lie in [0, 1]")
+    return Diffusion(
+        net=_net(c.net, c.cond, dataset, codec.shape(transform.shape)),
+        process=process,
+        density=_choose(DENSITIES, "objective", c.objective, "density", process),
+        weighting=_choose(WEIGHTINGS, "objective", c.objective, "weighting"),
+        codec=codec,
+        cond_drop=c.cond.drop,
+        cond_drop_all=c.cond.drop_all,
+    )
+
+
+def _process(c: ConfigDict) -> Process:
+    schedule, target = _choose(SCHEDULES, "process", c, "schedule"), _choose(TARGETS, "process", c, "target")
+    try:
+        return Process(schedule, target, c.sigma_data)
+    except ValueError as error:
+        raise ConfigError("process", f"schedule={c.schedule} with target={c.target}: {error}") from error
+
+
+def _net(c: ConfigDict, cond: ConfigDict, dataset: Dataset, shape: tuple[int, int, int]) -> Net:
+    height, width, channels = shape
+    if height != width:
+        raise ConfigError("data.size", f"images are {height}x{width}; give a side, to crop them square")
+    if c.dtype not in DTYPES:
+        raise ConfigError("net.dtype", f"{c.dtype!r} is not one of: {', '.join(DTYPES)}")
+    backbone = _choose(NETS, "net", c, "name", height, channels, DTYPES[c.dtype])
+    conditioners = {}
+    for name in cond.names:
+        if name not in CONDITIONS:
+            raise ConfigError("cond.names", f"{name!r} is not one of: {', '.join(CONDITIONS)}")
+        if name == CLASS_CONDITION and not dataset.classes:
+            raise ConfigError(
+                "cond.names", f"{dataset.name} has no labels; take cond.names=() for an unconditional model"
+            )
+        conditioners[name] = _row(CONDITIONS, "cond", cond, name, len(dataset.classes))
+    return make_net(backbone, conditioners, shape, {CLASS_CONDITION: jnp.zeros(1, jnp.int32)})
+
+
+def _optimiser(c: ConfigDict) -> tuple[Schedule, Optimiser]:
+    if c.optim.micro_batches < 1:
+        raise ConfigError("optim.micro_batches", f"is {c.optim.micro_batches}; at least 1 is needed")
+    if c.ema.every < 1:
+        raise ConfigError("ema.every", f"is {c.ema.every}; at least 1 is needed")
+    if not c.optim.lr > 0:
+        raise ConfigError("optim.lr", f"is {c.optim.lr}; it must be positive")
+    schedule = _choose(LR_SCHEDULES, "optim", c.optim, "schedule", c.optim.lr, c.train.steps)
+    tx = make_optimizer(_choose(OPTIMIZERS, "optim", c.optim, "name"), _choose(CLIPS, "optim", c.optim, "clip"))
+    decay = _choose(EMAS, "ema", c.ema, "name")
+    return schedule, Optimiser(tx, schedule, decay, c.ema.every, c.optim.micro_batches)
+
+
+def _sampling(c: ConfigDict, diffusion: Diffusion) -> Sampling:
+    process = diffusion.process
+    if c.steps < 1:
+        raise ConfigError("sampler.steps", f"is {c.steps}; at least 1 is needed")
+    if c.threshold != "none" and not diffusion.codec.bounded:
+        raise ConfigError("sampler.threshold", f"{c.threshold} is for pixels; latents are unbounded: take none")
+    return Sampling(
+        rule=_choose(SAMPLERS, "sampler", c, "name"),
+        times=functools.partial(_choose, GRIDS, "sampler", c, "grid", process, c.steps),
+        guidance_scale=c.guidance_scale,
+        threshold=_choose(THRESHOLDS, "sampler", c, "threshold", process),
+    )
+
+
+def _check_evaluation(c: ConfigDict, e: settings.Evaluate, dataset: Dataset) -> None:
+    _known(EXTRACTORS, "eval.extractor", c.extractor)
+    for metric in e.metrics:
+        _known(METRICS, "eval.metrics", metric)
+    if e.reference_split not in dataset.sizes:
+        raise ConfigError("eval.reference_split", f"{e.reference_split!r} is not one of: {', '.join(dataset.sizes)}")
+    if "fid" in e.metrics and c.extractor == "classifier":
+        raise ConfigError("eval.metrics", "fid is a distance of Inception features; with the classifier's, take fd")
+    if e.metrics and not dataset.classes:
+        raise ConfigError(
+            "eval.metrics",
+            f"{dataset.name} has no labels, which the classifier needs; take eval.metrics=() to go without",
+        )
+
+
+def _measured(val: settings.Validate, e: settings.Evaluate, dataset: Dataset) -> list[str]:
+    """Names of metrics that may rank checkpoints."""
+    names = ["train/loss"] + (["val/loss"] if val.every else [])
+    for metric in e.metrics:
+        figure = {"kid": "kid_x1e3"}.get(metric, metric)
+        per_class = [f"class/{name}" for name in dataset.classes] + ([] if metric == "accuracy" else ["mean", "median"])
+        names += [f"eval/{figure}"] + [f"eval/{figure}/{name}" for name in per_class]
+    return names
+
+
+def _choose(table: Mapping[str, Callable], section: str, c: ConfigDict, field: str, *given: Any) -> Any:
+    """The row that ``c[field]`` names, called with what the program hands over and the row's own fields."""
+    _known(table, f"{section}.{field}", c[field])
+    return _row(table, section, c, c[field], *given)
+
+
+def _row(table: Mapping[str, Callable], section: str, c: ConfigDict, name: str, *given: Any) -> Any:
+    keywords = dict(c[name]) if name in c else {}
+    try:
+        return table[name](*given, **keywords)
+    except ValueError as error:
+        raise ConfigError(f"{section}.{name}", str(error)) from error
+
+
+def _known(table: Mapping[str, Any], field: str, name: str) -> None:
+    if name not in table:
+        raise ConfigError(field, f"{name!r} is not one of: {', '.join(table)}")
+
+
+def _section(name: str, kind: Callable, values: Mapping[str, Any]) -> Any:
+    try:
+        return kind(**dict(values))
+    except ValueError as error:
+        raise ConfigError(name, str(error)) from error
+
+
+def _fields(kind: Any) -> list[str]:
+    return list(kind.__dataclass_fields__)
+
+
+def abstract_params(program: Program) -> Any:
+    """Shapes and types of the weights, without making them."""
+    return jax.eval_shape(program.diffusion.net.init, jax.random.key(0))

@@ -1,0 +1,69 @@
+"""What a run does at certain steps beside training: validate, draw a grid, evaluate. Each only reads the state."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diffusion import evaluate
+from diffusion.build import Program
+from diffusion.eval_report import announcements, console_table, write_report
+from diffusion.generate import images, indices
+from diffusion.pictures import grid, save_png
+from diffusion.progress import say
+from diffusion.types import Params
+from diffusion.writers import MultiWriter
+
+GRID_ROWS = 20  # classes in a sample grid, evenly spread where there are more
+
+
+def sample_grid(program: Program, params: Params, step: int, writers: MultiWriter) -> Path:
+    """samples/step_<8 digits>.png: a row per class, the same noise at every step."""
+    names = program.dataset.classes
+    shown = np.unique(np.linspace(0, max(len(names), 1) - 1, GRID_ROWS).round().astype(int))
+    label = np.repeat(shown, program.sample.per_class)
+    drawn = images(program, params, label, indices(label), seed=program.seed, purpose="grid")
+    sheet = labelled_grid(drawn, program.sample.per_class, [names[c] for c in shown] if names else [])
+    path = program.workdir / "samples" / f"step_{step:08d}.png"
+    if jax.process_index() == 0:
+        save_png(path, sheet)
+        writers.image(step, "samples", sheet)
+    return path
+
+
+def labelled_grid(drawn: np.ndarray, columns: int, labels: Sequence[str]) -> np.ndarray:
+    """u8[n h w c] -> u8[H W c], one label a row."""
+    return grid(drawn, columns, labels=list(labels))
+
+
+def evaluation(program: Program, params: Params, step: int, writers: MultiWriter) -> dict[str, float | None]:
+    """Evaluate, write eval/step_*.json and *_classes.csv, show the table, and return the metrics."""
+    report = evaluate.report(program, params, step)
+    stem = program.workdir / "eval" / f"step_{step:08d}"
+    if jax.process_index() == 0:
+        write_report(stem.with_suffix(".json"), Path(f"{stem}_classes.csv"), report.body, report.scores.rows)
+        say_report(report, program.eval.num_samples_per_class)
+    writers.write(step, report.values)
+    return report.values
+
+
+def say_report(report: evaluate.Report, requested: int) -> None:
+    """The per-class table, with a line for each class smaller than asked."""
+    rows, body = report.scores.rows, report.body
+    start = "eval/accuracy/class/"
+    read = {name.removeprefix(start): value for name, value in report.values.items() if name.startswith(start)}
+    reference = body["reference"]
+    say(f"\nEvaluation of step {body['step']} against the {reference['split']} split of {reference['dataset']}")
+    for line in announcements(rows, requested):
+        say(line)
+    say(console_table(rows, report.scores.aggregates, body["extractor"]["name"], read))
+    names = ("eval/fd", "eval/fid", "eval/kid_x1e3", "eval/accuracy")
+    pooled = "  ".join(f"{name} {report.values[name]:.4g}" for name in names if report.values.get(name) is not None)
+    say(f"pooled ({body['pooled_is']}): {pooled}\n")
+
+
+def places(program: Program) -> str:
+    """The paths of what a run wrote, one a line."""
+    found = [program.workdir / name for name in ("checkpoints", "samples", "eval", "metrics.jsonl", "config.json")]
+    return "It wrote:\n" + "\n".join(f"  {path}" for path in found if path.exists())

@@ -1,0 +1,46 @@
+"""The program's splits as batches on the mesh."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+
+from diffusion.build import Program
+from diffusion.data.loader import Loader, make_loader, one_epoch, prefetch_to_device
+from diffusion.mesh import padded_rows, put_rows
+from diffusion.types import Batch
+
+
+def loader(program: Program, split: str, *, training: bool) -> Loader:
+    """Shuffled and augmented for training; in order, as they are, for everything else."""
+    parts = program.optimiser.micro_batches if training else 1
+    return make_loader(
+        program.dataset.open(split),
+        program.transform,
+        batch_size=program.loading.batch_size,
+        rows=padded_rows(program.loading.batch_size, program.mesh.size * parts),
+        seed=program.seed,
+        shuffle=training,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=program.loading.threads,
+        prefetch=program.loading.prefetch,
+        on_error=program.loading.on_error,
+    )
+
+
+@contextlib.contextmanager
+def from_step(program: Program, source: Loader, step: int) -> Iterator[Iterator[Batch]]:
+    """Batches on the mesh from ``step`` on, for ever, made ahead of need."""
+    with (
+        contextlib.closing(source.iterate(step)) as host,
+        contextlib.closing(prefetch_to_device(host, lambda batch: put_rows(program.mesh, batch))) as batches,
+    ):
+        yield batches
+
+
+def once(program: Program, split: str) -> Iterator[Batch]:
+    """Every record of a split once, in order, on the mesh."""
+    with contextlib.closing(one_epoch(loader(program, split, training=False))) as host:
+        for batch in host:
+            yield put_rows(program.mesh, batch)

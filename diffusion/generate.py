@@ -1,0 +1,96 @@
+"""Images from weights: (class, index) in, uint8 out, the same on any number of devices and in any batch."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion import keys
+from diffusion.build import CLASS_CONDITION, Program
+from diffusion.errors import ConfigError
+from diffusion.mesh import over_rows, padded_rows, put_rows, replicated
+from diffusion.steps import make_sample_step
+from diffusion.types import Params
+
+
+def generate(
+    program: Program, params: Params, label: np.ndarray, index: np.ndarray, *, seed: int, purpose: str
+) -> Iterator[tuple[np.ndarray, jax.Array]]:
+    """Draw image (label[i], index[i]) for every i, a compiled batch at a time.
+
+    Args:
+      params: plain weights, usually the EMA's; put on the mesh by the caller or here.
+      label, index: i[n]; an image's key is folded from (seed, purpose, label, index), never from its place.
+
+    Yields:
+      (places i[r], images u8[b h w c] on the device, of which the first r are real), every place once.
+    """
+    rows = padded_rows(program.eval.batch_size, program.mesh.size)
+    step, image_keys, base = _compiled(program), _image_keys(program), keys.stream(seed, purpose)
+    here = slice(
+        rows * jax.process_index() // jax.process_count(),
+        rows * (jax.process_index() + 1) // jax.process_count(),
+    )
+    for start in range(0, len(label), rows):
+        places = np.arange(start, min(start + rows, len(label)))
+        filled = np.resize(places, rows)[here]
+        drawn = put_rows(program.mesh, (label[filled].astype(np.int32), index[filled].astype(np.int32)))
+        cond = {CLASS_CONDITION: drawn[0]} if CLASS_CONDITION in program.diffusion.net.conditions else {}
+        yield places, step(params, program.diffusion.codec.frozen, image_keys(base, *drawn), cond)
+
+
+def images(program: Program, params: Params, label: np.ndarray, index: np.ndarray, **stream: Any) -> np.ndarray:
+    """All of them on the host, u8[n h w c]."""
+    out = np.zeros((len(label), *program.transform.shape), np.uint8)
+    for places, batch in generate(program, params, label, index, **stream):
+        out[places] = np.asarray(batch)[: len(places)]
+    return out
+
+
+def indices(label: np.ndarray) -> np.ndarray:
+    """i[n]: how many images of the same class come before each."""
+    index = np.zeros(len(label), np.int64)
+    for c in np.unique(label):
+        index[label == c] = np.arange(np.sum(label == c))
+    return index
+
+
+def asked_labels(classes: str, num: int, names: Sequence[str]) -> np.ndarray:
+    """i[n] from ``sample.classes``: "3,3,7" cycled to ``num``, "3:20,cat:5" as counted, "" all classes in turn.
+
+    Raises:
+      ConfigError: a class that is not there, or a count that is not one.
+    """
+    known = {name: i for i, name in enumerate(names)} | {str(i): i for i in range(max(len(names), 1))}
+
+    def number(name: str) -> int:
+        if name not in known:
+            raise ConfigError("sample.classes", f"{name!r} is not a class; they are {', '.join(names) or '0'}")
+        return known[name]
+
+    items = [item.strip() for item in classes.split(",") if item.strip()]
+    if not items:
+        return np.arange(num) % max(len(names), 1)
+    if not any(":" in item for item in items):
+        return np.resize([number(item) for item in items], num)
+    counted = [item.rpartition(":") for item in items]
+    for name, colon, count in counted:
+        if not colon or not count.isdigit():
+            raise ConfigError(
+                "sample.classes", f"{name or count!r} has no count; write class:count for each, or for none"
+            )
+    return np.repeat([number(name) for name, _, _ in counted], [int(count) for _, _, count in counted])
+
+
+@functools.cache
+def _compiled(program: Program) -> Any:
+    s = program.sampling
+    return make_sample_step(program.diffusion, s.rule, s.times, s.guidance_scale, s.threshold, program.mesh)
+
+
+@functools.cache
+def _image_keys(program: Program) -> Any:
+    rows, whole = over_rows(program.mesh), replicated(program.mesh)
+    return jax.jit(keys.per_image, in_shardings=(whole, rows, rows), out_shardings=rows)

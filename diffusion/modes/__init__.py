@@ -1,0 +1,9 @@
+"""What ``--mode`` chooses: each row takes a Program."""
+
+from diffusion.modes.bench import bench
+from diffusion.modes.describe import describe
+from diffusion.modes.of_checkpoint import evaluate, sample
+from diffusion.train import run as train
+
+MODES = {"train": train, "eval": evaluate, "sample": sample, "describe": describe, "bench": bench}
+OF_A_RUN = ("eval", "sample")  # these take the workdir's own config as their base

@@ -1,0 +1,51 @@
+"""Modes that read a run's checkpoint: evaluate it, or draw images from it. They never touch its checkpoints."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diffusion import events, runs
+from diffusion.build import Program
+from diffusion.errors import DataError
+from diffusion.generate import asked_labels, images, indices
+from diffusion.pictures import save_png
+from diffusion.progress import say
+from diffusion.writers import make_writers
+
+COLUMNS = 16  # of the sheet in samples.png, where images are not asked for class by class
+
+
+def evaluate(program: Program) -> None:
+    """Evaluate the EMA weights of ``eval.step``; the files and trackers of the run get the figures."""
+    if not program.eval.metrics:
+        raise DataError("eval.metrics is (): there is nothing to evaluate")
+    params, step = runs.ema_weights(program, program.eval.step)
+    log = program.log
+    writers = make_writers(program.workdir, wandb=log.wandb, tensorboard=log.tensorboard, wandb_project=log.project)
+    with contextlib.closing(writers):
+        events.evaluation(program, params, step, writers)
+    stem = program.workdir / "eval" / f"step_{step:08d}"
+    say(f"It wrote:\n  {stem}.json\n  {stem}_classes.csv")
+
+
+def sample(program: Program) -> None:
+    """samples.npz and samples.png of the classes asked for, from the EMA weights of ``sample.step``."""
+    s, names = program.sample, program.dataset.classes
+    label = asked_labels(s.classes, s.num, names)
+    params, step = runs.ema_weights(program, s.step)
+    drawn = images(program, params, label, indices(label), seed=s.seed, purpose="sample")
+    if jax.process_index() != 0:
+        return
+    folder = Path(s.out) if s.out else program.workdir
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"images": drawn} | ({"labels": label.astype(np.int32)} if names else {})
+    partial = folder / f".samples.{os.getpid()}.npz"
+    np.savez(partial, **arrays)
+    os.replace(partial, folder / "samples.npz")
+    save_png(folder / "samples.png", events.labelled_grid(drawn, min(len(drawn), COLUMNS), []))
+    asked = ", ".join(f"{names[c]}: {n}" for c, n in enumerate(np.bincount(label)) if n) if names else ""
+    say(f"{len(drawn)} images from the EMA weights of step {step}{f' ({asked})' if asked else ''}")
+    say(f"It wrote:\n  {folder / 'samples.npz'}\n  {folder / 'samples.png'}")

@@ -1,0 +1,295 @@
+"""The training loop. There is one: a resumed run enters it where its state says."""
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion import evaluate, events, feed, runs
+from diffusion.best import better
+from diffusion.build import Program
+from diffusion.checkpoint import Checkpoints
+from diffusion.data.loader import Loader
+from diffusion.environment import environment
+from diffusion.errors import DataError, NonFiniteError, Stopped
+from diffusion.mesh import put_rows
+from diffusion.progress import Progress, say
+from diffusion.signals import StopRequest
+from diffusion.state import TrainState, count_parameters
+from diffusion.steps import Metrics, make_train_step
+from diffusion.window import Window
+from diffusion.writers import MultiWriter, make_writers
+
+IN_FLIGHT = 2  # steps dispatched and not waited for: unbounded dispatch dies on emulated devices
+LOW_RATE = 1e-7
+
+
+def run(program: Program) -> None:
+    """Train up to ``train.steps`` from wherever the workdir stands.
+
+    Raises:
+      Stopped: asked to; the state is saved.
+      NonFiniteError: too many bad steps in a row; a healthy state is saved.
+      UserError: the run cannot start or go on; the message says why.
+    """
+    with (
+        StopRequest(program.train.max_minutes) as stop,
+        contextlib.closing(runs.checkpoints(program)) as saved,
+    ):
+        source = _prepare(program)
+        start = runs.start(program, saved, source.identity)
+        step = int(start.state.step)
+        if start.meta and start.meta["events_done"] and step >= program.train.steps:
+            say(f"This run is finished: {step} of {program.train.steps} steps are done. {events.places(program)}")
+            return
+        if jax.process_index() == 0:
+            runs.write_config(program)
+        with contextlib.closing(_writers(program, start.meta)) as writers:
+            _announce(program, start, step, writers)
+            Loop(program, saved, writers, start, source, stop).run()
+    say(f"Finished: {program.train.steps} steps. {events.places(program)}")
+
+
+class Loop:
+    """One pass: the newest state, the steps in flight, the metrics still to be read."""
+
+    def __init__(
+        self,
+        program: Program,
+        saved: Checkpoints,
+        writers: MultiWriter,
+        start: runs.Start,
+        source: Loader,
+        stop: StopRequest,
+    ):
+        meta = start.meta or {}
+        self.program, self.saved, self.writers, self.source, self.stop = program, saved, writers, source, stop
+        self.state = start.state
+        self.step = self.began = int(start.state.step)
+        self.events_done = meta.get("events_done", True)
+        self.best = runs.best_record(program, start.meta)
+        self.measured = meta.get("measured")  # [step, value] of the metric that ranks checkpoints
+        self.lowest_rate_said = meta.get("low_rate_said", False)
+        self.window = Window(program.log.every, meta.get("window"))
+        plateau = program.schedule.plateau
+        self.plateau_every = (program.val.every or plateau.every) if plateau else 0
+        self.plateau_window = Window(max(self.plateau_every, 1), meta.get("plateau_window"))
+        self.flight: deque[Metrics] = deque()
+        self.progress = Progress(program.train.steps, program.loading.batch_size, silent=jax.process_index() != 0)
+        self.rate: float | None = None
+
+    def run(self) -> None:
+        """Steps and events up to the end; whatever goes wrong on the host, a healthy state is saved first."""
+        p = self.program
+        train_step = make_train_step(p.diffusion, p.optimiser, p.mesh)
+        asked = [put_rows(p.mesh, np.full(len(p.mesh.local_devices), flag, np.int32)) for flag in (0, 1)]
+        try:
+            if not self.events_done:
+                self._events(owed=True)
+            with feed.from_step(p, self.source, self.step) as batches:
+                while self.step < p.train.steps:
+                    self._keep_up()
+                    self._dispatch(train_step, next(batches), asked[bool(self.stop)])
+                    self._events()
+            self._drain()
+        except BaseException:
+            self._save_healthy()
+            raise
+        finally:
+            self.progress.close()
+
+    def _dispatch(self, train_step: Callable, batch: Any, asked: jax.Array) -> None:
+        if self.step == self.began:
+            say("Compiling the train step …")
+        self.state, metrics = train_step(self.state, self.program.diffusion.codec.frozen, batch, asked)
+        self.step += 1
+        self.flight.append(metrics)
+        self.window.add(self.step, metrics)
+        if self.plateau_every and not self.program.val.every:
+            self.plateau_window.add(self.step, metrics)
+        if self.step == self.began + 1:
+            self.progress.start(self.step)
+
+    def _keep_up(self) -> None:
+        """Wait until fewer than IN_FLIGHT steps are under way, and heed what they report."""
+        while len(self.flight) >= IN_FLIGHT:
+            self._wait()
+        if not self.saved.check():
+            self._save()
+
+    def _wait(self) -> None:
+        """Wait for the oldest step in flight; every process reads the same two numbers of it."""
+        stop, bad = jax.device_get(self.flight.popleft().control)
+        self._write(self.window.take(self.step - len(self.flight)))
+        if bad >= self.program.train.max_bad_steps:
+            raise NonFiniteError(
+                f"the loss or its gradient was not finite in {bad} steps in a row (up to step "
+                f"{self.step - len(self.flight)}); the last healthy state is saved. A lower optim.lr, a clip, "
+                "or float32 may help"
+            )
+        if stop:
+            reason = self.stop.reason or "a signal to another process"
+            raise Stopped(
+                f"stopped ({reason}) and saved in {self.saved.directory}; the same command goes on from there"
+            )
+
+    def _drain(self) -> None:
+        while self.flight:
+            self._wait()
+
+    def _write(self, logged: list[tuple[int, dict[str, float | None]]]) -> None:
+        for step, values in logged:
+            self._announce_rate(step, values["train/lr"])
+            self._rank(step, values)
+            values = values | self.progress.measure(step)
+            self.writers.write(step, values)
+            self.progress.show(step, values)
+
+    def _announce_rate(self, step: int, rate: float) -> None:
+        if self.program.schedule.in_steps and self.rate not in (None, rate):
+            say(f"step {step}: the learning rate went from {self.rate:.3g} to {rate:.3g}")
+        if rate < LOW_RATE and not self.lowest_rate_said:
+            say(f"step {step}: the learning rate, {rate:.3g}, is below {LOW_RATE:g}: little will change from here on")
+            self.lowest_rate_said = True
+        self.rate = rate
+
+    def _rank(self, step: int, values: dict[str, float | None]) -> bool:
+        """Note the metric that ranks checkpoints; True where it is the best so far."""
+        value = values.get(self.best.metric)
+        if value is None:
+            return False
+        self.measured = [step, value]
+        if not better(self.best, value):
+            return False
+        self.best = replace(self.best, value=value, step=step)
+        return True
+
+    def _events(self, owed: bool = False) -> None:
+        """What is due at this step; ``owed`` when a run that broke off before they were done was saved at this step.
+
+        The state takes over what they decide only when all of them are done.
+        """
+        p, step = self.program, self.step
+        last = step >= p.train.steps
+        due = {name: every > 0 and (step % every == 0 or last) for name, every in self._everies().items()}
+        due["eval"] = bool(p.eval.metrics) and (last or due["eval"])
+        save = last or step % p.checkpoint.every == 0
+        if not (save or any(due.values())):
+            return
+        self.events_done, values, state = False, {}, self.state
+        self._drain()
+        with self.progress.aside():
+            if due["val"]:
+                values |= evaluate.validation(p, state.ema)
+                self.writers.write(step, values)
+            if due["plateau"]:
+                state = self._observe(values.get("val/loss"))
+            if due["sample"]:
+                events.sample_grid(p, state.ema, step, self.writers)
+            if due["eval"]:
+                values |= events.evaluation(p, state.ema, step, self.writers)
+            self.state, self.events_done = state, True
+            if self._rank(step, values) or save or owed:
+                self._save(wait=last, replace=owed)
+
+    def _everies(self) -> dict[str, int]:
+        p = self.program
+        return {
+            "val": p.val.every,
+            "plateau": self.plateau_every,
+            "sample": p.sample.every,
+            "eval": p.eval.every,
+        }
+
+    def _observe(self, value: float | None) -> TrainState:
+        """The state after one observation of the plateau: of the validation loss, or else the mean training loss."""
+        if value is None:
+            value = dict(self.plateau_window.take(self.step)).get(self.step, {}).get("train/loss")
+        if value is None or not math.isfinite(value):
+            say(f"step {self.step}: the plateau's loss is {value}; it is not observed")
+            return self.state
+        plateau = self.program.schedule.plateau.observe(self.state.plateau, jax.device_put(np.float32(value)))
+        return replace(self.state, plateau=plateau)
+
+    def _flush(self) -> None:
+        """Write what is late. A stop asked for in these steps is asked for again in the next ones."""
+        while self.flight:
+            jax.block_until_ready(self.flight.popleft())
+        self._write(self.window.take(self.step))
+
+    def _save(self, *, wait: bool = False, replace: bool = False) -> None:
+        self._flush()
+        self.writers.flush()
+        name, value = self.best.metric, None
+        if self.measured and (name.startswith("train/") or self.measured[0] == self.step):
+            value = self.measured[1]
+        meta = {
+            "config": self.program.config,
+            "data": self.source.identity,
+            "best": self.best.to_json(),
+            "measured": self.measured,
+            "window": self.window.open_sums(),
+            "plateau_window": self.plateau_window.open_sums(),
+            "writers": self.writers.state(),
+            "events_done": self.events_done,
+            "low_rate_said": self.lowest_rate_said,
+            "environment": environment(),
+        }
+        self.saved.save(self.step, self.state, meta, {} if value is None else {name: value}, wait=wait, replace=replace)
+
+    def _save_healthy(self) -> None:
+        """Save what there is before an error goes its way; a state that the device lost cannot be."""
+        lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
+        if not lost and self.step > self.began:
+            self._save(wait=True)
+
+
+def _prepare(program: Program) -> Loader:
+    """What can be found wrong is found before step 0: data, extractor, metrics."""
+    try:
+        source = feed.loader(program, "train", training=True)
+        source.batch(0)
+        if program.eval.metrics:
+            evaluate.prepare(program)
+    except DataError as error:
+        error.status = 2
+        raise
+    return source
+
+
+def _writers(program: Program, meta: dict[str, Any] | None) -> MultiWriter:
+    held = meta["writers"] if meta else {"offset": 0, "wandb_id": None}
+    log = program.log
+    return make_writers(
+        program.workdir,
+        wandb=log.wandb,
+        tensorboard=log.tensorboard,
+        wandb_project=log.project,
+        wandb_id=held["wandb_id"],
+        offset=held["offset"],
+        name=program.name,
+    )
+
+
+def _announce(program: Program, start: runs.Start, step: int, writers: MultiWriter) -> None:
+    """Where the run begins, what was changed knowingly, and the facts of data and model."""
+    if start.meta:
+        say(f"Going on from step {step} of {program.train.steps} in {program.workdir}")
+    for path, old, new in start.changed:
+        say(f"changed knowingly (resume.allow): {path} was {old!r}, is {new!r}")
+    facts = {
+        "dataset": program.dataset.name,
+        **{f"{split} images": n for split, n in program.dataset.sizes.items()},
+        "classes": len(program.dataset.classes),
+        "batches per epoch": program.steps_per_epoch,
+        "parameters": count_parameters(start.state.params),
+        "devices": program.mesh.size,
+        "started at step": step,
+        "best metric": "{} ({})".format(*program.best),
+    }
+    writers.hparams(program.config, facts)

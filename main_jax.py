@@ -1,0 +1,87 @@
+"""Train, sample and evaluate image diffusion models: ``python main_jax.py --config=configs/digits.py``."""
+
+import argparse
+import logging
+import sys
+import traceback
+from pathlib import Path
+
+USAGE = "python main_jax.py [--config=configs/NAME.py] [--workdir=DIR] [--mode=MODE] [--json] [--config.a.b=VALUE …]"
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags, and the texts ``a.b=value`` of the overrides."""
+    from diffusion.errors import ConfigError
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str):
+            raise ConfigError("command line", f"{message}; usage: {USAGE}")
+
+    parser = Parser(usage=USAGE, description=__doc__, allow_abbrev=False)
+    parser.add_argument("--config", default=None, help="PATH.py or PATH.py:ARGUMENT; configs/digits.py by default")
+    parser.add_argument("--workdir", default=None, help="the run's folder; runs/NAME by default")
+    parser.add_argument("--mode", default="train", help="train, eval, sample, describe or bench")
+    parser.add_argument("--json", action="store_true", help="describe and bench: print one JSON object")
+    given, overrides, rest = [], [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--config."):
+            given.append(word)
+        else:
+            path = word.removeprefix("--config.")
+            overrides.append(path if "=" in path or not rest or rest[0].startswith("--") else f"{path}={rest.pop(0)}")
+    return parser.parse_args(given), overrides
+
+
+def resolve(args: argparse.Namespace, overrides: list[str]):
+    """(config, workdir) of a command."""
+    from configs.default import get_config
+    from diffusion import config
+    from diffusion.errors import ConfigError
+    from diffusion.modes import MODES, OF_A_RUN
+
+    if args.mode not in MODES:
+        raise ConfigError("--mode", f"{args.mode!r} is not one of: {', '.join(MODES)}")
+    named = config.load(args.config or "configs/digits.py", get_config()).unlock()
+    if args.mode not in OF_A_RUN:
+        return config.override(named, overrides).lock(), args.workdir
+    for text in overrides:
+        if text.partition(".")[0] not in config.LAID_OVER:
+            allowed = ", ".join(f"{section}.*" for section in config.LAID_OVER)
+            raise ConfigError(
+                text.partition("=")[0],
+                f"--mode={args.mode} takes the run's own config; only {allowed} may be given",
+            )
+    workdir = args.workdir or f"runs/{named.name}"
+    own = config.from_json(Path(workdir) / "config.json", get_config()).unlock()
+    return config.override(own, overrides).lock(), workdir
+
+
+def main(argv: list[str]) -> int:
+    """The exit status; errors that a person can act on are one report on stderr."""
+    from diffusion.errors import UserError
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("diffusion").setLevel(logging.INFO)
+    try:
+        from diffusion.mesh import two_cpu_devices
+
+        args, overrides = parse(argv)
+        config, workdir = resolve(args, overrides)
+        two_cpu_devices()
+        from diffusion.build import build
+        from diffusion.modes import MODES
+
+        extra = {"as_json": True} if args.json else {}
+        MODES[args.mode](build(config, workdir), **extra)
+    except UserError as error:
+        print(f"main_jax.py: {error}", file=sys.stderr, flush=True)
+        return error.status
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
