@@ -38,13 +38,16 @@ def resolve(args: argparse.Namespace, overrides: list[str]):
     from configs.default import get_config
     from diffusion import config
     from diffusion.errors import ConfigError
-    from diffusion.modes import MODES, OF_A_RUN
+    from diffusion.modes import AS_JSON, MODES, OF_A_RUN
 
     if args.mode not in MODES:
         raise ConfigError("--mode", f"{args.mode!r} is not one of: {', '.join(MODES)}")
-    named = config.load(args.config or "configs/digits.py", get_config()).unlock()
+    if args.json and args.mode not in AS_JSON:
+        raise ConfigError("--json", f"--mode={args.mode} prints no JSON; these modes do: {', '.join(AS_JSON)}")
+    default = get_config()
+    named = config.load(args.config or "configs/digits.py", default).unlock()
     if args.mode not in OF_A_RUN:
-        return config.override(named, overrides).lock(), args.workdir
+        return config.override(named, overrides, default).lock(), args.workdir
     for text in overrides:
         if text.partition(".")[0] not in config.LAID_OVER:
             allowed = ", ".join(f"{section}.*" for section in config.LAID_OVER)
@@ -53,8 +56,8 @@ def resolve(args: argparse.Namespace, overrides: list[str]):
                 f"--mode={args.mode} takes the run's own config; only {allowed} may be given",
             )
     workdir = args.workdir or f"runs/{named.name}"
-    own = config.from_json(Path(workdir) / "config.json", get_config()).unlock()
-    return config.override(own, overrides).lock(), workdir
+    own = config.from_json(Path(workdir) / "config.json", default, "--workdir").unlock()
+    return config.override(own, overrides, default).lock(), workdir
 
 
 def main(argv: list[str]) -> int:

@@ -12,16 +12,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from diffusion import settings
 from diffusion.best import resolve_metric
+from diffusion.data.loader import ON_ERROR
 from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
 from diffusion.ema import EMAS
-from diffusion.errors import ConfigError
+from diffusion.errors import ConfigError, DataError
 from diffusion.extractors import EXTRACTORS, Extractor
 from diffusion.guidance import THRESHOLDS
 from diffusion.lr_schedules import LR_SCHEDULES, Schedule
@@ -37,6 +39,7 @@ from diffusion.process import TARGETS, Process
 from diffusion.samplers import GRIDS, SAMPLERS, Rule
 from diffusion.schedules import SCHEDULES
 from diffusion.steps import Diffusion, Optimiser
+from diffusion.tables import rows
 from diffusion.types import Array, Denoiser
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -115,8 +118,8 @@ def build(config: ConfigDict, workdir: str | Path | None = None) -> Program:
       DataError: data that cannot be, as far as metadata tells.
     """
     c = config
-    if c.seed < 0:
-        raise ConfigError("seed", f"is {c.seed}; it must be 0 or more")
+    _check_seed("seed", c.seed)
+    train = _section("train", settings.Train, c.train)
     dataset, transform = _data(c.data)
     diffusion = _diffusion(c, dataset, transform)
     schedule, optimiser = _optimiser(c)
@@ -132,13 +135,13 @@ def build(config: ConfigDict, workdir: str | Path | None = None) -> Program:
         mesh=make_mesh(c.mesh.data),
         dataset=dataset,
         transform=transform,
-        loading=Loading(c.data.batch_size, c.data.threads, c.data.prefetch, c.data.on_error),
+        loading=_loading(c.data),
         diffusion=diffusion,
         optimiser=optimiser,
         schedule=schedule,
         sampling=_sampling(c.sampler, diffusion),
         make_extractor=functools.partial(_choose, EXTRACTORS, "eval", c.eval, "extractor"),
-        train=_section("train", settings.Train, c.train),
+        train=train,
         val=val,
         checkpoint=checkpoint,
         best=resolve_metric(checkpoint.best_metric, checkpoint.best_mode, _measured(val, evaluate, dataset)),
@@ -149,10 +152,22 @@ def build(config: ConfigDict, workdir: str | Path | None = None) -> Program:
     )
 
 
+def _loading(c: ConfigDict) -> Loading:
+    for field, least in (("batch_size", 1), ("threads", 0), ("prefetch", 1)):
+        if c[field] < least:
+            raise ConfigError(f"data.{field}", f"is {c[field]}; at least {least} is needed")
+    if c.on_error not in ON_ERROR:
+        raise ConfigError("data.on_error", f"{c.on_error!r} is not one of: {', '.join(ON_ERROR)}")
+    return Loading(c.batch_size, c.threads, c.prefetch, c.on_error)
+
+
 def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
-    if c.batch_size < 1:
-        raise ConfigError("data.batch_size", f"is {c.batch_size}; at least 1 is needed")
-    dataset = _choose(SOURCES, "data", c, "source", c.root, c.split_seed)
+    _check_seed("data.split_seed", c.split_seed)
+    try:
+        dataset = _choose(SOURCES, "data", c, "source", c.root, c.split_seed)
+    except DataError as error:
+        error.status = 2  # found before step 0
+        raise
     return dataset, make_transform(c.size, c.channels, c.flip, dataset.image_shape)
 
 
@@ -197,7 +212,7 @@ def _net(c: ConfigDict, cond: ConfigDict, dataset: Dataset, shape: tuple[int, in
                 "cond.names", f"{dataset.name} has no labels; take cond.names=() for an unconditional model"
             )
         conditioners[name] = _row(CONDITIONS, "cond", cond, name, len(dataset.classes))
-    return make_net(backbone, conditioners, shape, {CLASS_CONDITION: jnp.zeros(1, jnp.int32)})
+    return make_net(backbone, conditioners, shape, {CLASS_CONDITION: np.zeros(1, np.int32)})
 
 
 def _optimiser(c: ConfigDict) -> tuple[Schedule, Optimiser]:
@@ -219,9 +234,11 @@ def _sampling(c: ConfigDict, diffusion: Diffusion) -> Sampling:
         raise ConfigError("sampler.steps", f"is {c.steps}; at least 1 is needed")
     if c.threshold != "none" and not diffusion.codec.bounded:
         raise ConfigError("sampler.threshold", f"{c.threshold} is for pixels; latents are unbounded: take none")
+    times = functools.partial(_choose, GRIDS, "sampler", c, "grid", process, c.steps)
+    jax.eval_shape(times)  # a bad grid is refused here, and its times are made where they are used
     return Sampling(
         rule=_choose(SAMPLERS, "sampler", c, "name"),
-        times=functools.partial(_choose, GRIDS, "sampler", c, "grid", process, c.steps),
+        times=times,
         guidance_scale=c.guidance_scale,
         threshold=_choose(THRESHOLDS, "sampler", c, "threshold", process),
     )
@@ -259,11 +276,17 @@ def _choose(table: Mapping[str, Callable], section: str, c: ConfigDict, field: s
 
 
 def _row(table: Mapping[str, Callable], section: str, c: ConfigDict, name: str, *given: Any) -> Any:
-    keywords = dict(c[name]) if name in c else {}
+    # another table of the section may have a row of this name, with fields of its own
+    keywords = dict(c[name]) if rows({name: table[name]}) else {}
     try:
         return table[name](*given, **keywords)
     except ValueError as error:
-        raise ConfigError(f"{section}.{name}", str(error)) from error
+        raise _refused(f"{section}.{name}", keywords, error) from error
+
+
+def _check_seed(field: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise ConfigError(field, f"is {seed}; it must lie in [0, 2**32)")
 
 
 def _known(table: Mapping[str, Any], field: str, name: str) -> None:
@@ -275,7 +298,14 @@ def _section(name: str, kind: Callable, values: Mapping[str, Any]) -> Any:
     try:
         return kind(**dict(values))
     except ValueError as error:
-        raise ConfigError(name, str(error)) from error
+        raise _refused(name, values, error) from error
+
+
+def _refused(section: str, fields: Mapping[str, Any], error: ValueError) -> ConfigError:
+    """The error with the whole name of the field that its message begins with."""
+    first, _, rest = str(error).partition(" ")
+    field = first.rstrip(":")
+    return ConfigError(f"{section}.{field}", rest) if field in fields else ConfigError(section, str(error))
 
 
 def _fields(kind: Any) -> list[str]:
@@ -284,4 +314,4 @@ def _fields(kind: Any) -> list[str]:
 
 def abstract_params(program: Program) -> Any:
     """Shapes and types of the weights, without making them."""
-    return jax.eval_shape(program.diffusion.net.init, jax.random.key(0))
+    return jax.eval_shape(lambda: program.diffusion.net.init(jax.random.key(0)))

@@ -72,10 +72,10 @@ class Writer:
 
 
 def console(run: Run) -> Writer:
-    """A line per write for what held-out or generated data gave; the training loss has the progress line."""
+    """A line per write of other figures than the progress line's and the evaluation table's."""
 
     def write(step: int, metrics: Metrics) -> None:
-        shown = {n: v for n, v in metrics.items() if not n.startswith(("train/", "perf/")) and "/class/" not in n}
+        shown = {name: value for name, value in metrics.items() if not name.startswith(("train/", "perf/", "eval/"))}
         if shown:
             say("  ".join([f"step {step}", *(f"{name} {_short(value)}" for name, value in shown.items())]))
 

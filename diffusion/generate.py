@@ -60,10 +60,12 @@ def indices(label: np.ndarray) -> np.ndarray:
 def asked_labels(classes: str, num: int, names: Sequence[str]) -> np.ndarray:
     """i[n] from ``sample.classes``: "3,3,7" cycled to ``num``, "3:20,cat:5" as counted, "" all classes in turn.
 
+    A class is named, or else given by its index.
+
     Raises:
       ConfigError: a class that is not there, or a count that is not one.
     """
-    known = {name: i for i, name in enumerate(names)} | {str(i): i for i in range(max(len(names), 1))}
+    known = {str(i): i for i in range(max(len(names), 1))} | {name: i for i, name in enumerate(names)}
 
     def number(name: str) -> int:
         if name not in known:
@@ -77,7 +79,7 @@ def asked_labels(classes: str, num: int, names: Sequence[str]) -> np.ndarray:
         return np.resize([number(item) for item in items], num)
     counted = [item.rpartition(":") for item in items]
     for name, colon, count in counted:
-        if not colon or not count.isdigit():
+        if not colon or not count.isdecimal() or int(count) == 0:
             raise ConfigError(
                 "sample.classes", f"{name or count!r} has no count; write class:count for each, or for none"
             )

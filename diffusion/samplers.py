@@ -16,6 +16,10 @@ from diffusion.types import Array, Denoiser, Prediction
 Memory = Any  # what a rule carries from step to step, a pytree of arrays
 
 
+def _one_a_step(steps: int) -> int:
+    return steps
+
+
 class Rule(NamedTuple):
     """A way to step from x_t to x_s, s < t.
 
@@ -24,12 +28,14 @@ class Rule(NamedTuple):
       step: (process, denoise, x, t, s, memory, keys [b]) -> (x_s, memory).
       order: the declared order: the global error falls like steps ** -order.
       stochastic: True where steps add noise; then the order is that of mean and deviation.
+      calls: steps of a grid that ends clean -> how often the denoiser is called.
     """
 
     init: Callable[[Process, Array], Memory]
     step: Callable[..., tuple[Array, Memory]]
     order: int
     stochastic: bool = False
+    calls: Callable[[int], int] = _one_a_step
 
 
 def sample(
@@ -137,7 +143,7 @@ def heun() -> Rule:
         clean = process.schedule.alpha_sigma(s)[1] == 0
         return jax.lax.cond(clean, lambda guess: guess, corrected, guess), memory
 
-    return Rule(_no_memory, step, order=2)
+    return Rule(_no_memory, step, order=2, calls=lambda steps: 2 * steps - 1)
 
 
 def dpmpp_2m() -> Rule:

@@ -121,7 +121,7 @@ def _accumulate(mean_loss: Callable, params: Params, batch: Batch, parts: int) -
 
 
 def _apply(state: TrainState, grads: Params, sums: Sums, stop: Array, o: Optimiser) -> tuple[TrainState, Metrics]:
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     ok = jnp.isfinite(sums["train/loss"][0]) & jnp.isfinite(norm)
     # zeros where not ok: the discarded branch must not put NaN into anything that is selected later
     grads = jax.tree.map(lambda g: jnp.where(ok, g, jnp.zeros_like(g)), grads)
@@ -142,7 +142,7 @@ def _apply(state: TrainState, grads: Params, sums: Sums, stop: Array, o: Optimis
     last = {
         "train/lr": rate,
         "train/grad_norm": norm,
-        "train/param_norm": optax.global_norm(kept.params),
+        "train/param_norm": optax.tree.norm(kept.params),
         "train/ema_decay": decay,
         "train/bad_steps": state.bad_total.astype(jnp.float32),
     }

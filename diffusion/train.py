@@ -82,6 +82,7 @@ class Loop:
         self.flight: deque[Metrics] = deque()
         self.progress = Progress(program.train.steps, program.loading.batch_size, silent=jax.process_index() != 0)
         self.rate: float | None = None
+        self.written: dict[str, Any] | None = None  # what the log held before events that are not all done
 
     def run(self) -> None:
         """Steps and events up to the end; whatever goes wrong on the host, a healthy state is saved first."""
@@ -183,6 +184,8 @@ class Loop:
             return
         self.events_done, values, state = False, {}, self.state
         self._drain()
+        self.writers.flush()
+        self.written = self.writers.state()
         with self.progress.aside():
             if due["val"]:
                 values |= evaluate.validation(p, state.ema)
@@ -193,7 +196,7 @@ class Loop:
                 events.sample_grid(p, state.ema, step, self.writers)
             if due["eval"]:
                 values |= events.evaluation(p, state.ema, step, self.writers)
-            self.state, self.events_done = state, True
+            self.state, self.events_done, self.written = state, True, None
             if self._rank(step, values) or save or owed:
                 self._save(wait=last, replace=owed)
 
@@ -235,7 +238,7 @@ class Loop:
             "measured": self.measured,
             "window": self.window.open_sums(),
             "plateau_window": self.plateau_window.open_sums(),
-            "writers": self.writers.state(),
+            "writers": self.written or self.writers.state(),
             "events_done": self.events_done,
             "low_rate_said": self.lowest_rate_said,
             "environment": environment(),

@@ -214,9 +214,11 @@ def test_values_in_the_log(tmp_path, value, written):
 
 def test_console(tmp_path, capsys):
     a_run(tmp_path, tensorboard=False)
-    assert capsys.readouterr().out.splitlines()[:5] == [
+    destinations.console(Run(None)).write(10, {"val/loss": 0.25, "val/odd": None, "eval/fd": 1.0, "train/loss": 1.0})
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "step 10  val/loss 0.25  val/odd -"
+    assert said[:4] == [
         "digits  data digits  train 1,437  classes 10  parameters 1,234,567",
-        "step 10  eval/fd 10.5  eval/kid -",
         "classes, step 10",
         "class   n    fd",
         " zero  18  3.25",

@@ -7,3 +7,4 @@ from diffusion.train import run as train
 
 MODES = {"train": train, "eval": evaluate, "sample": sample, "describe": describe, "bench": bench}
 OF_A_RUN = ("eval", "sample")  # these take the workdir's own config as their base
+AS_JSON = ("describe", "bench")  # these take as_json

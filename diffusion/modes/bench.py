@@ -1,7 +1,206 @@
-"""``--mode=bench``."""
+"""``--mode=bench``: how fast this program trains and samples here. Nothing is written to the workdir."""
 
-from diffusion.build import Program
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import keys, state
+from diffusion.build import CLASS_CONDITION, Program
+from diffusion.environment import environment
+from diffusion.lr_schedules import plateau_state
+from diffusion.mesh import over_rows, padded_rows, put_replicated, put_rows, replicated
+from diffusion.modes.describe import facts
+from diffusion.state import TrainState
+from diffusion.steps import make_sample_step, make_train_step
+from diffusion.types import Batch, Params
+
+WARM_UP = 2  # calls before any is timed
+STEPS = 20  # train steps timed
+DRAWS = 3  # batches of samples timed
+PRODUCTS = 10  # matrix products timed
+BATCHES = 2  # different random batches
+SIDE = {"cpu": 1024}  # of the square matrices, per device
+SIDE_OF_OTHERS = 8192
 
 
 def bench(program: Program, as_json: bool = False) -> None:
-    raise NotImplementedError
+    """Print ``measure``, as a table or as one JSON object."""
+    found = measure(program)
+    print(json.dumps(found, indent=2, allow_nan=False) if as_json else _table(found))
+
+
+def measure(program: Program) -> dict[str, Any]:
+    """Medians after a warm-up, on random images; plain JSON.
+
+    Keys:
+      peak_flops_per_second: of a matrix product over all devices, by type, at JAX's default precision.
+      train, sample: compile_seconds (from the compilation cache where ``compilation_cache`` names one),
+        seconds_per_step (of the train step; of one step of the sampler for the whole batch), steps_per_second,
+        images_per_second, flops_per_second (by formula), mfu (their share of the peak of the net's type), batch_size.
+      memory: the peak of the host's process and of the fullest device, in bytes; null where the backend does not say.
+    """
+    planned, machine = facts(program), environment()
+    dtype = program.config["net"]["dtype"]
+    peaks = {name: _matrix_peak(program, name) for name in dict.fromkeys(("float32", dtype))}
+    train, params = _train(program, planned["flops_per_step"])
+    sample = _sample(program, params, planned["flops_per_sample"], planned["sampler_steps"])
+    for figures in (train, sample):
+        figures["mfu"] = figures["flops_per_second"] / peaks[dtype]
+    return {
+        "name": program.name,
+        "platform": machine["platform"],
+        "device": machine["device"],
+        "devices": program.mesh.size,
+        "cpus": machine["cpus"],
+        "packages": machine["packages"],
+        "compilation_cache": jax.config.jax_compilation_cache_dir,
+        "dtype": dtype,
+        "parameters": planned["parameters"],
+        "flops_per_image": planned["flops_per_image"],
+        "flops_per_sample": planned["flops_per_sample"],
+        "peak_flops_per_second": peaks,
+        "train": train,
+        "sample": sample,
+        "memory": _memory(program),
+    }
+
+
+def _train(program: Program, flops: int) -> tuple[dict[str, Any], Params]:
+    """Figures of the train step, and the EMA weights it leaves."""
+    frozen = put_replicated(program.mesh, program.diffusion.codec.frozen)
+    batches = [_random_batch(program, seed) for seed in range(BATCHES)]
+    go_on = put_rows(program.mesh, np.zeros(len(program.mesh.local_devices), np.int32))
+    train_step = make_train_step(program.diffusion, program.optimiser, program.mesh)
+    now = _fresh_state(program)
+    compiled, seconds = _compile(train_step, now, frozen, batches[0], go_on)
+
+    def step(i: int) -> jax.Array:
+        nonlocal now
+        now, metrics = compiled(now, frozen, batches[i % BATCHES], go_on)
+        return metrics.control
+
+    images = program.loading.batch_size
+    return _figures(_median_seconds(step, STEPS), seconds, images, 1, flops), now.ema
+
+
+def _sample(program: Program, params: Params, flops_per_sample: int, sampler_steps: int) -> dict[str, Any]:
+    """Figures of drawing ``eval.batch_size`` images at a time, as evaluations do."""
+    s, mesh, conditions = program.sampling, program.mesh, program.diffusion.net.conditions
+    rows = padded_rows(program.eval.batch_size, mesh.size)
+    local = rows // jax.process_count()
+    label, index = put_rows(mesh, (_labels(program, local), np.arange(local, dtype=np.int32)))
+    image_keys = jax.jit(keys.per_image, out_shardings=over_rows(mesh))(keys.stream(0, "sample"), label, index)
+    cond = {CLASS_CONDITION: label} if CLASS_CONDITION in conditions else {}
+    given = (params, put_replicated(mesh, program.diffusion.codec.frozen), image_keys, cond)
+    sample_step = make_sample_step(program.diffusion, s.rule, s.times, s.guidance_scale, s.threshold, mesh)
+    compiled, seconds = _compile(sample_step, *given)
+    whole = _median_seconds(lambda i: compiled(*given), DRAWS)
+    return _figures(whole, seconds, rows, sampler_steps, flops_per_sample * rows)
+
+
+def _matrix_peak(program: Program, dtype: str) -> float:
+    """Operations per second of a [devices * n, n] by [n, n] product, rows over the mesh."""
+    mesh = program.mesh
+    n = SIDE.get(mesh.devices.flat[0].platform, SIDE_OF_OTHERS)
+    rows, whole = over_rows(mesh), replicated(mesh)
+
+    def random(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        a, b = jax.random.split(key)
+        return jax.random.normal(a, (mesh.size * n, n), dtype), jax.random.normal(b, (n, n), dtype)
+
+    a, b = jax.jit(random, out_shardings=(rows, whole))(jax.random.key(0))
+    product = jax.jit(jnp.matmul, in_shardings=(rows, whole), out_shardings=rows)
+    return 2 * mesh.size * n**3 / _median_seconds(lambda i: product(a, b), PRODUCTS)
+
+
+def _compile(step: Callable, *given: Any) -> tuple[Callable, float]:
+    """The compiled step, and the seconds to trace and compile it."""
+    began = time.perf_counter()
+    compiled = step.lower(*given).compile()
+    return compiled, time.perf_counter() - began
+
+
+def _median_seconds(call: Callable[[int], Any], times: int) -> float:
+    """Between one result and the next, with a second call under way, as in the training loop."""
+    ends, flight = [], call(0)
+    for i in range(1, WARM_UP + times + 1):
+        following = call(i)
+        jax.block_until_ready(flight)
+        ends.append(time.perf_counter())
+        flight = following
+    jax.block_until_ready(flight)
+    return statistics.median(np.diff(ends[WARM_UP - 1 :]).tolist())
+
+
+def _figures(seconds: float, compile_seconds: float, images: int, steps: int, flops: int) -> dict[str, Any]:
+    return {
+        "compile_seconds": compile_seconds,
+        "seconds_per_step": seconds / steps,
+        "steps_per_second": steps / seconds,
+        "images_per_second": images / seconds,
+        "flops_per_second": flops / seconds,
+        "batch_size": images,
+    }
+
+
+def _fresh_state(program: Program) -> TrainState:
+    def make() -> TrainState:
+        params = program.diffusion.net.init(keys.stream(program.seed, "init"))
+        return state.create(params, program.optimiser.tx, plateau_state(), program.seed)
+
+    return jax.jit(make, out_shardings=replicated(program.mesh))()
+
+
+def _random_batch(program: Program, seed: int) -> Batch:
+    """Uniform pixels and every class in turn; the rows beyond the batch size are not valid."""
+    parts = program.mesh.size * program.optimiser.micro_batches
+    rows = padded_rows(program.loading.batch_size, parts) // jax.process_count()
+    id_ = np.arange(rows, dtype=np.int32) + rows * jax.process_index()
+    images = np.random.default_rng([seed, jax.process_index()]).integers(
+        0, 256, (rows, *program.transform.shape), np.uint8
+    )
+    cond = {CLASS_CONDITION: _labels(program, rows)}
+    return put_rows(program.mesh, Batch(images, cond, id_, id_ < program.loading.batch_size))
+
+
+def _labels(program: Program, rows: int) -> np.ndarray:
+    return (np.arange(rows) % max(len(program.dataset.classes), 1)).astype(np.int32)
+
+
+def _memory(program: Program) -> dict[str, int | None]:
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    stats = [device.memory_stats() or {} for device in program.mesh.local_devices]
+    peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+    return {
+        "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "device_peak_bytes": max(peaks, default=None),
+    }
+
+
+def _table(m: dict[str, Any]) -> str:
+    peaks = ", ".join(f"{name} {peak / 1e9:,.0f} GFLOP/s" for name, peak in m["peak_flops_per_second"].items())
+    host, device = m["memory"]["host_peak_bytes"], m["memory"]["device_peak_bytes"]
+    memory = f"host {host / 2**20:,.0f} MiB" + (f", device {device / 2**20:,.0f} MiB" if device else "")
+    lines = [
+        f"{m['name']}: {m['parameters']:,} parameters, {m['dtype']}, {m['devices']} x {m['device']}",
+        f"matrix peak  {peaks}",
+        f"peak memory  {memory}",
+        f"{'':8}{'batch':>7}{'compile s':>11}{'steps/s':>10}{'images/s':>11}{'GFLOP/s':>11}{'MFU':>8}",
+    ]
+    for name in ("train", "sample"):
+        f = m[name]
+        lines.append(
+            f"{name:8}{f['batch_size']:>7}{f['compile_seconds']:>11.1f}{f['steps_per_second']:>10.2f}"
+            f"{f['images_per_second']:>11,.1f}{f['flops_per_second'] / 1e9:>11,.1f}{f['mfu']:>8.1%}"
+        )
+    if m["compilation_cache"]:
+        lines.append(f"compile times are those of the cache in {m['compilation_cache']} where it held the program")
+    return "\n".join(lines)

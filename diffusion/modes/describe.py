@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from typing import Any
 
 import jax
@@ -17,26 +16,33 @@ BACKWARD = 2  # a backward pass costs two forward passes
 
 
 def describe(program: Program, as_json: bool = False) -> None:
-    """Print the facts of ``facts``, as a table or as one JSON object."""
+    """Print ``facts``, after the table of parameters or as one JSON object."""
     found = facts(program)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(found, indent=2, allow_nan=False))
         return
     print(_parameter_table(abstract_params(program)))
     for name, value in found.items():
-        print(f"{name.replace('_', ' '):28} {_say(value)}", file=sys.stdout)
+        print(f"{name.replace('_', ' '):22} {_say(value)}")
 
 
 def facts(program: Program) -> dict[str, Any]:
-    """Sizes and costs as plain JSON; see the keys. FLOPs count a multiply and an add each."""
+    """Sizes, costs and events as plain JSON.
+
+    Keys that scripts rely on:
+      parameters: numbers that are trained.
+      flops_per_image: of one training image, forward and backward; a multiply and an add are two.
+      flops_per_step: of the batch.
+      flops_per_sample: of one drawn image, guidance included.
+      bytes_per_device: of parameters, EMA, optimiser, gradients and (an estimate) activations of the train step.
+    """
     params = abstract_params(program)
     forward, activations = _forward_cost(program, params)
-    rows = padded_rows(program.loading.batch_size, program.mesh.size * program.optimiser.micro_batches)
-    per_device = rows // program.mesh.size // program.optimiser.micro_batches
+    parts = program.mesh.size * program.optimiser.micro_batches
+    rows_at_once = padded_rows(program.loading.batch_size, parts) // parts
     size = _bytes(params)
-    optimiser = _bytes(jax.eval_shape(program.optimiser.tx.init, params))
     training = (1 + BACKWARD) * forward
-    kept = program.train.steps
+    sampler_steps, calls = _sampling_plan(program)
     return {
         "name": program.name,
         "workdir": str(program.workdir),
@@ -46,27 +52,24 @@ def facts(program: Program) -> dict[str, Any]:
         "classes": len(program.dataset.classes),
         "devices": program.mesh.size,
         "batch_size": program.loading.batch_size,
-        "rows_per_device": per_device,
+        "rows_at_once": rows_at_once,
         "steps": program.train.steps,
         "steps_per_epoch": program.steps_per_epoch,
         "epochs": round(program.train.steps / program.steps_per_epoch, 2),
         "parameters": count_parameters(params),
         "flops_per_image": training,
         "flops_per_step": training * program.loading.batch_size,
-        "flops_per_sample": forward * _calls_per_sample(program),
+        "flops_per_sample": forward * calls,
+        "sampler_steps": sampler_steps,
+        "net_calls_per_sample": calls,
         "bytes_per_device": {
             "parameters": size,
-            "ema": size,
-            "optimiser": optimiser,
+            "ema": _bytes(params, itemsize=4),
+            "optimiser": _bytes(jax.eval_shape(program.optimiser.tx.init, params)),
             "gradients": size,
-            "activations_estimate": activations * per_device,
+            "activations_estimate": activations * rows_at_once,
         },
-        "evaluates": list(program.eval.metrics),
-        "evaluations_at": _times(program.eval.every, kept) if program.eval.metrics else [],
-        "validations": len(_times(program.val.every, kept)) if program.val.every else 0,
-        "sample_grids": len(_times(program.sample.every, kept)) if program.sample.every else 0,
-        "checkpoints_kept": {"newest": program.checkpoint.keep, "best": program.checkpoint.keep_best},
-        "best_metric": "{} ({})".format(*program.best),
+        **_events(program),
     }
 
 
@@ -82,19 +85,39 @@ def _forward_cost(program: Program, params: Any) -> tuple[int, int]:
     return flops(net.apply, params, x, c_noise, cond, null), kept
 
 
-def _calls_per_sample(program: Program) -> int:
-    steps = program.config["sampler"]["steps"]
-    calls = 2 * steps - 1 if program.sampling.rule.order == 2 and program.config["sampler"]["name"] == "heun" else steps
-    guided = program.diffusion.net.conditions and program.sampling.guidance_scale not in (0, 1)
-    return calls * (2 if guided else 1)
+def _sampling_plan(program: Program) -> tuple[int, int]:
+    """(steps of the sampler, calls of the net for one image); guidance calls it with and without the condition."""
+    sampling = program.sampling
+    steps = jax.eval_shape(sampling.times).shape[0] - 1
+    guided = program.diffusion.net.conditions and sampling.guidance_scale not in (0, 1)
+    return steps, sampling.rule.calls(steps) * (2 if guided else 1)
+
+
+def _events(program: Program) -> dict[str, Any]:
+    """What will be evaluated, drawn, kept and written."""
+    steps, workdir = program.train.steps, program.workdir
+    evaluations = _times(program.eval.every, steps) if program.eval.metrics else []
+    grids = _times(program.sample.every, steps) if program.sample.every else []
+    written = ["config.json", "metrics.jsonl", "checkpoints/"]
+    written += ["samples/"] * bool(grids) + ["eval/"] * bool(evaluations)
+    return {
+        "evaluates": list(program.eval.metrics),
+        "evaluations_at": evaluations,
+        "validations": len(_times(program.val.every, steps)) if program.val.every else 0,
+        "sample_grids": len(grids),
+        "checkpoints_kept": {"newest": program.checkpoint.keep, "best": program.checkpoint.keep_best},
+        "best_metric": "{} ({})".format(*program.best),
+        "writes": [str(workdir / name) + "/" * name.endswith("/") for name in written],
+    }
 
 
 def _times(every: int, steps: int) -> list[int]:
+    """Steps at which an event is due; the last step always is."""
     return sorted({*range(every, steps, every), steps}) if every else [steps]
 
 
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def _bytes(tree: Any, itemsize: int = 0) -> int:
+    return sum(math.prod(leaf.shape) * (itemsize or leaf.dtype.itemsize) for leaf in jax.tree.leaves(tree))
 
 
 def _parameter_table(params: Any) -> str:

@@ -96,9 +96,15 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None, context_valid: Array | None = None) -> Array:
-        """x [b l d], context [b m e] with its bool[b m], -> [b l d], zero at initialisation."""
+        """x [b l d], context [b m e] with its bool[b m], -> [b l d], zero at initialisation.
+
+        Tokens that are not valid change nothing, whatever they hold; where none is, the answer is the output's bias.
+        """
         b, l, d = x.shape
         source = x if context is None else context.astype(x.dtype)
+        if context_valid is not None:
+            # at the input: a weight of 0 would still let NaN through, and no valid token leaves equal weights
+            source = jnp.where(context_valid[..., None], source, 0.0)
         project = lambda name: Dense(d, use_bias=False, dtype=self.dtype, name=name)  # noqa: E731
         q, k, v = (self._split(project(n)(s)) for n, s in (("query", x), ("key", source), ("value", source)))
         logits = jnp.einsum("bld,bmd->blm", q, k).astype(jnp.float32) / math.sqrt(d // self.heads)

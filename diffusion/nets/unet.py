@@ -146,14 +146,14 @@ def unet(
         raise ValueError(
             f"mults has {len(mults)} levels: the image size must be divisible by {2 ** (len(mults) - 1)}; it is {size}"
         )
-    if channels % (2 * groups) or channels % heads or groups < 1 or heads < 1:
+    if min(channels, heads, groups, blocks) < 1:
+        raise ValueError(f"channels {channels}, heads {heads}, groups {groups}, blocks {blocks}: each must be 1 or more")
+    if channels % (2 * groups) or channels % heads:
         raise ValueError(
             f"channels is {channels}; it must be divisible by heads ({heads}) and by 2 * groups ({2 * groups})"
         )
     if any(level not in range(len(mults)) for level in attention):
         raise ValueError(f"attention is {attention}; the levels are {tuple(range(len(mults)))}")
-    if blocks < 1:
-        raise ValueError(f"blocks is {blocks}; at least 1 is needed")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout}; it must lie in [0, 1)")
     return UNet(out_channels, dtype, channels, tuple(mults), blocks, tuple(attention), heads, groups, dropout)

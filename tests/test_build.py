@@ -1,0 +1,330 @@
+"""Every field of a config is read, every row of every table can be chosen, and what cannot be is refused by name."""
+
+import ast
+import dataclasses
+import functools
+import itertools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from configs.default import get_config
+from diffusion import build as building
+from diffusion import settings, steps
+from diffusion.build import build
+from diffusion.config import load, override
+from diffusion.data.sources import SOURCES
+from diffusion.ema import EMAS
+from diffusion.errors import ConfigError, DataError
+from diffusion.extractors import EXTRACTORS
+from diffusion.guidance import THRESHOLDS
+from diffusion.lr_schedules import LR_SCHEDULES
+from diffusion.nets.codec import CODECS
+from diffusion.nets.conditions import CONDITIONS
+from diffusion.nets.unet import NETS
+from diffusion.objective import DENSITIES, WEIGHTINGS
+from diffusion.optim import CLIPS, OPTIMIZERS
+from diffusion.process import TARGETS
+from diffusion.samplers import GRIDS, SAMPLERS
+from diffusion.schedules import SCHEDULES
+from diffusion.tables import rows
+
+REPO = Path(__file__).resolve().parent.parent
+CHOICES = {  # the field that chooses a row of the table; its section holds the rows' own fields
+    "data.source": SOURCES,
+    "process.schedule": SCHEDULES,
+    "process.target": TARGETS,
+    "objective.density": DENSITIES,
+    "objective.weighting": WEIGHTINGS,
+    "codec.name": CODECS,
+    "net.name": NETS,
+    "cond.names": CONDITIONS,
+    "optim.name": OPTIMIZERS,
+    "optim.clip": CLIPS,
+    "optim.schedule": LR_SCHEDULES,
+    "ema.name": EMAS,
+    "eval.extractor": EXTRACTORS,
+    "sampler.name": SAMPLERS,
+    "sampler.grid": GRIDS,
+    "sampler.threshold": THRESHOLDS,
+}
+SECTIONS = sorted({field.partition(".")[0] for field in CHOICES})
+
+
+def built(*said):
+    return build(override(get_config().unlock(), said).lock())
+
+
+@pytest.fixture
+def compiled():
+    """The names of all programs that XLA compiles during the test."""
+    found = []
+
+    def listen(name, seconds, **about):
+        if "backend_compile" in name:
+            found.append(about)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+class Recorder:
+    """A ConfigDict that notes the path of every value read from it; records of the whole do not count."""
+
+    def __init__(self, config, read, prefix=""):
+        self.__dict__.update(_config=config, _read=read, _prefix=prefix)
+
+    def __getitem__(self, name):
+        value, path = self._config[name], self._prefix + name
+        if isinstance(value, ConfigDict):
+            return Recorder(value, self._read, path + ".")
+        self._read.add(path)
+        return value
+
+    __getattr__ = __getitem__
+
+    def __iter__(self):
+        return iter(self._config)
+
+    def keys(self):
+        return self._config.keys()
+
+    def to_dict(self):
+        return self._config.to_dict()
+
+
+def shared_fields(config):
+    """Paths of the fields that belong to no row."""
+    found = set()
+    for name, value in config.items():
+        inside = value.items() if isinstance(value, ConfigDict) else []
+        found |= {f"{name}.{field}" for field, v in inside if not isinstance(v, ConfigDict)}
+        found |= set() if isinstance(value, ConfigDict) else {name}
+    return found
+
+
+def unread(config):
+    read = set()
+    build(Recorder(config, read))
+    return shared_fields(config) - read
+
+
+def test_every_field_is_read():
+    assert unread(get_config()) == set()
+
+
+@pytest.mark.parametrize("section", [None, *sorted(k for k, v in get_config().items() if isinstance(v, ConfigDict))])
+def test_a_field_that_nobody_reads_is_noticed(section):
+    config = get_config().unlock()
+    (config[section] if section else config).forgotten = 3
+    path = f"{section}.forgotten" if section else "forgotten"
+    try:
+        assert unread(config) == {path}
+    except TypeError as error:  # a section that is a settings class takes no other field
+        assert "forgotten" in str(error)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_holds_its_rows_fields_and_no_others(section):
+    tables = [table for field, table in CHOICES.items() if field.startswith(f"{section}.")]
+    fields = {
+        name: values.to_dict() for name, values in get_config()[section].items() if isinstance(values, ConfigDict)
+    }
+    assert fields == {name: values for table in tables for name, values in rows(table).items()}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_names_within_a_section_do_not_collide(section):
+    tables = [set(rows(table)) for field, table in CHOICES.items() if field.startswith(f"{section}.")]
+    shared = {path.partition(".")[2] for path in shared_fields(get_config()) if path.startswith(f"{section}.")}
+    for one, other in itertools.combinations([*tables, shared], 2):
+        assert not one & other, "two meanings of one field"
+
+
+def test_the_tables_are_all_here():
+    """A table that configs/default.py takes rows from is one of those that these tests walk."""
+    tree = ast.parse((REPO / "configs" / "default.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "rows"]
+    names = {call.args[0].id for call in calls}
+    known = {name for name, value in globals().items() if any(value is table for table in CHOICES.values())}
+    assert names <= known and known - names == {"TARGETS"}, "targets have no fields"
+
+
+@pytest.mark.parametrize("path", sorted(p.name for p in (REPO / "configs").glob("*.py") if p.name[0] not in "_f"))
+def test_every_config_builds(path):
+    program = build(load(f"configs/{path}", get_config()))
+    assert program.name == path.removesuffix(".py")
+
+
+LEGAL = [
+    *(
+        [f"process.schedule={s}", f"process.target={t}"]
+        for s in SCHEDULES
+        for t in TARGETS
+        if (s, t) != ("flow", "eps")
+    ),
+    *([f"{f}={row}"] for f, table in CHOICES.items() if not f.startswith(("process.", "data.")) for row in table),
+    ["process.schedule=edm", "objective.density=lognormal", "objective.weighting=edm", "sampler.grid=karras"],
+    ["cond.names=()"],
+    ["net.dtype=bfloat16"],
+]
+
+
+@pytest.mark.parametrize("said", LEGAL, ids=" ".join)
+def test_every_row_can_be_chosen_and_nothing_is_compiled(said, compiled):
+    program = built(*said)
+    assert jax.eval_shape(program.sampling.times).shape == (26,)
+    assert jax.eval_shape(program.optimiser.rate, jax.ShapeDtypeStruct((), "int32")).shape == ()
+    assert compiled == []
+
+
+def test_a_rows_own_fields_reach_it():
+    assert built("sampler.name=ddim").sampling.rule.stochastic is False
+    assert built("sampler.name=ddim", "sampler.ddim.eta=1").sampling.rule.stochastic is True
+    narrow, wide = (built("process.target=edm", f"process.sigma_data={s}").diffusion.process for s in (0.25, 0.5))
+    assert narrow.target.pq(narrow.coefficients(0.5)) != wide.target.pq(wide.coefficients(0.5))
+
+
+@pytest.fixture
+def small_data(tmp_path):
+    """The same 12 images in an archive and in folders: where each source finds them."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "small.npz", images=images, labels=np.arange(12) % 3)
+    for i, image in enumerate(images):
+        folder = tmp_path / "folders" / "abc"[i % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[:, :, 0]).save(folder / f"{i}.png")
+    return {"npz": tmp_path / "small.npz", "folder": tmp_path / "folders", "digits": ""}
+
+
+@pytest.mark.parametrize("source", [name for name in SOURCES if name != "tfds"])  # which test_tfds_source prepares
+def test_every_source_can_be_chosen(source, small_data, compiled):
+    said = [f"data.source={source}", f"data.root={small_data[source]}", "data.size=8", "data.channels=1"]
+    program = built(*said)
+    assert program.transform.shape == (8, 8, 1)
+    assert len(program.dataset.classes) == (10 if source == "digits" else 3)
+    assert compiled == []
+
+
+def test_broken_data_is_found_before_step_0(tmp_path):
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match="not a readable") as refused:
+        built("data.source=npz", f"data.root={tmp_path / 'broken.npz'}")
+    assert refused.value.status == 2
+
+
+REFUSED = [  # what is said, the field that is named, what else
+    (["data.source=digit"], "data.source", "'digit' is not one of: digits, tfds, folder, npz"),
+    (["data.source=npz"], "data.root", "is empty"),
+    (["data.source=folder", "data.root=nowhere"], "data.root", "does not exist"),
+    (["data.source=tfds", "data.root=nowhere"], "data.tfds.name", "not prepared"),
+    (["data.digits.test_fraction=1"], "data.digits.test_fraction", ""),
+    (["data.channels=2"], "data.channels", "1 (grey), 3 (RGB)"),
+    (["data.size=7"], "net.unet.mults", "must be divisible by 2"),
+    (["data.batch_size=0"], "data.batch_size", "at least 1"),
+    (["data.threads=-1"], "data.threads", "at least 0"),
+    (["data.prefetch=0"], "data.prefetch", "at least 1"),
+    (["data.on_error=ignore"], "data.on_error", "raise, skip"),
+    (["data.split_seed=-1"], "data.split_seed", "[0, 2**32)"),
+    (["seed=-1"], "seed", "[0, 2**32)"),
+    (["seed=4294967296"], "seed", "[0, 2**32)"),
+    (["process.schedule=cosin"], "process.schedule", "linear, cosine, flow, edm"),
+    (["process.schedule=flow", "process.target=eps"], "process", "schedule=flow with target=eps"),
+    (["process.sigma_data=0"], "process", "sigma_data is 0.0"),
+    (["process.cosine.s=-1"], "process.cosine.s", "must be positive"),
+    (["objective.density=even"], "objective.density", "uniform, stratified"),
+    (["objective.density=logit_normal", "process.schedule=edm"], "objective.logit_normal", "take lognormal"),
+    (["objective.weighting=heavy"], "objective.weighting", "unit, min_snr, edm"),
+    (["codec.name=vae"], "codec.name", "pixels"),
+    (["net.name=dit"], "net.name", "unet"),
+    (["net.dtype=float16"], "net.dtype", "float32, bfloat16"),
+    (["net.unet.attention=(5,)"], "net.unet.attention", "the levels are (0, 1)"),
+    (["net.unet.groups=5"], "net.unet.channels", "divisible"),
+    (["net.unet.dropout=1"], "net.unet.dropout", "[0, 1)"),
+    (["cond.names=text"], "cond.names", "'text' is not one of: label"),
+    (["cond.drop=2"], "cond.drop", "[0, 1]"),
+    (["cond.label.d=0"], "cond.label.d", "positive"),
+    (["optim.name=adamx"], "optim.name", "adamw, adam"),
+    (["optim.lr=0"], "optim.lr", "must be positive"),
+    (["optim.micro_batches=0"], "optim.micro_batches", "at least 1"),
+    (["optim.adamw.b1=1"], "optim.adamw.b1", "not in [0, 1)"),
+    (["optim.schedule=cosin"], "optim.schedule", "warmup_cosine"),
+    (["train.steps=100"], "optim.warmup_cosine.warmup_steps", "leaves nothing of 100 steps"),
+    (["optim.clip=hard"], "optim.clip", "none, global_norm, adaptive"),
+    (["optim.global_norm.max_norm=-1"], "optim.global_norm.max_norm", "> 0"),
+    (["ema.name=none"], "ema.name", "constant"),
+    (["ema.every=0"], "ema.every", "at least 1"),
+    (["ema.constant.decay=1"], "ema.constant.decay", "[0, 1)"),
+    (["train.steps=0"], "train.steps", "at least 1"),
+    (["train.max_minutes=-1"], "train.max_minutes", "at least 0"),
+    (["train.max_bad_steps=0"], "train.max_bad_steps", "at least 1"),
+    (["val.every=-1"], "val.every", "at least 0"),
+    (["checkpoint.every=0"], "checkpoint.every", "at least 1"),
+    (["checkpoint.resume=sometimes"], "checkpoint.resume", "auto or never"),
+    (["checkpoint.best_metric=los"], "checkpoint.best_metric", "'los' is not measured by this run; allowed: loss"),
+    (["checkpoint.best_metric=eval/fd", "eval.metrics=()"], "checkpoint.best_metric", "not measured"),
+    (["checkpoint.best_metric=val/loss", "val.every=0"], "checkpoint.best_metric", "not measured"),
+    (["checkpoint.best_mode=low"], "checkpoint.best_mode", "auto, min, max"),
+    (["eval.metrics=fx"], "eval.metrics", "'fx' is not one of: fd"),
+    (["eval.metrics=fid"], "eval.metrics", "take fd"),
+    (["eval.extractor=inception"], "eval.extractor", "classifier"),
+    (["eval.reference_split=val"], "eval.reference_split", "train, test"),
+    (["eval.num_samples_per_class=0"], "eval.num_samples_per_class", "at least 1"),
+    (["eval.step=last"], "eval.step", "latest, best or a number"),
+    (["sampler.name=ddimm"], "sampler.name", "ddpm, ddim"),
+    (["sampler.steps=0"], "sampler.steps", "at least 1"),
+    (["sampler.grid=even"], "sampler.grid", "uniform, logsnr, karras"),
+    (["sampler.grid=karras", "sampler.karras.rho=0"], "sampler.karras.rho", "rho > 0"),
+    (["sampler.threshold=soft"], "sampler.threshold", "none, clip, dynamic"),
+    (["sampler.threshold=dynamic", "sampler.dynamic.maximum=1"], "sampler.dynamic.maximum", "exceed 1"),
+    (["sampler.ddim.eta=2"], "sampler.ddim.eta", "[0, 1]"),
+    (["sample.num=0"], "sample.num", "at least 1"),
+    (["sample.step=last"], "sample.step", "latest, best or a number"),
+    (["mesh.data=9"], "mesh.data", "there are 8"),
+    (["log.every=0"], "log.every", "at least 1"),
+]
+
+
+@pytest.mark.parametrize("said, field, problem", REFUSED, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_what_cannot_run_is_refused_by_the_fields_name(said, field, problem):
+    with pytest.raises(ConfigError) as refused:
+        built(*said)
+    assert str(refused.value).startswith(f"{field}: ") and problem in str(refused.value)
+    assert refused.value.status == 2 and "\n" not in str(refused.value)
+
+
+def test_what_data_without_labels_cannot_have(tmp_path):
+    np.savez(tmp_path / "plain.npz", images=np.zeros((10, 8, 8, 1), np.uint8))
+    said = ["data.source=npz", f"data.root={tmp_path / 'plain.npz'}"]
+    for more, field in (["eval.metrics=()"], "cond.names"), (["cond.names=()"], "eval.metrics"):
+        with pytest.raises(ConfigError, match=f"^{field}: plain has no labels"):
+            built(*said, *more)
+    assert built(*said, "cond.names=()", "eval.metrics=()").diffusion.net.conditions == ()
+
+
+@functools.cache
+def attributes_read():
+    """Names that the program reads as attributes of anything but a config."""
+    found = set()
+    for path in (REPO / "diffusion").rglob("*.py"):
+        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)]
+        read = [n for n in nodes if isinstance(n.ctx, ast.Load) and not ast.unparse(n).startswith(("c.", "config."))]
+        found |= {n.attr for n in read}
+    return found
+
+
+SETTINGS = [c for c in vars(settings).values() if dataclasses.is_dataclass(c)]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*SETTINGS, building.Loading, building.Sampling, building.Program, steps.Diffusion, steps.Optimiser],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_setting_is_used(kind):
+    assert {field.name for field in dataclasses.fields(kind)} <= attributes_read()

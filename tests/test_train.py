@@ -1,0 +1,230 @@
+"""The loop in one process: what it reads and when, what it refuses, what it does when something goes wrong."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import main_jax
+from diffusion import evaluate, events, feed, train
+from diffusion.errors import Stopped
+from diffusion.signals import StopRequest
+from tests.tiny import arguments, log, program, state_print
+
+DEFAULT_NAMES = {
+    *("train/loss", "train/loss/q0", "train/loss/q1", "train/loss/q2", "train/loss/q3", "train/lr"),
+    *("train/grad_norm", "train/param_norm", "train/ema_decay", "train/bad_steps"),
+    *("perf/steps_per_sec", "perf/images_per_sec"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The workdir of a run that went through."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    assert main_jax.main(arguments(workdir)) == 0
+    return workdir
+
+
+def quiet(workdir, **changed):
+    """A tiny program without validations, grids and evaluations."""
+    nothing = {"val__every": 0, "sample__every": 0, "eval__metrics": "()"}
+    return program(workdir, **(nothing | changed))
+
+
+def test_it_writes_what_it_promises(finished):
+    names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    for step in (6, 12):
+        assert {f"samples/step_{step:08d}.png", f"eval/step_{step:08d}.json", f"eval/step_{step:08d}_classes.csv"} <= names
+    assert {"config.json", "metrics.jsonl"} <= names
+    steps = {int(path.name) for path in (finished / "checkpoints").iterdir()}
+    assert steps == {8, 9, 12}, "the newest three; step 8 was the best when it was measured"
+
+
+def test_every_default_metric_is_logged(finished):
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    logged = {line["step"]: line for line in lines if "train/loss" in line}
+    assert set(logged) == {5, 10} and set(logged[10]) >= DEFAULT_NAMES
+    assert {line["step"] for line in lines if "val/loss" in line} == {4, 8, 12}
+    evaluated = [line for line in lines if "eval/fd" in line]
+    assert [line["step"] for line in evaluated] == [6, 12]
+    for line in evaluated:
+        assert {f"eval/fd/class/{digit}" for digit in range(10)} | {"eval/accuracy", "eval/kid_x1e3"} <= set(line)
+
+
+def test_the_reported_counts_are_exact(finished):
+    report = json.loads((finished / "eval" / "step_00000012.json").read_text())
+    assert report["counts"] == {str(digit): 3 for digit in range(10)}
+    assert report["reference"]["n"] == 1438 and report["step"] == 12
+    assert report["extractor"]["name"].startswith("cls-digits-")
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, capsys):
+    before = state_print(finished), (finished / "metrics.jsonl").read_bytes()
+    assert main_jax.main(arguments(finished)) == 0
+    assert "finished: 12 of 12" in capsys.readouterr().out
+    assert (state_print(finished), (finished / "metrics.jsonl").read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "words"),
+    [
+        ({"optim__lr": 5e-4}, 4, ["optim.lr", "0.002", "0.0005"]),
+        ({"data__batch_size": 256}, 4, ["data.batch_size", "512", "256"]),
+        ({"net__unet__channels": 16}, 4, ["net.unet.channels"]),
+        ({"checkpoint__resume": "never"}, 2, ["checkpoint.resume"]),
+        ({"optim__schedule": "cosine"}, 4, ["optim.schedule", "warmup", "cosine"]),
+    ],
+)
+def test_another_config_is_refused_with_both_values(finished, capsys, changed, status, words):
+    before = sorted(path.as_posix() for path in finished.rglob("*"))
+    assert main_jax.main(arguments(finished, **changed)) == status
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+    assert sorted(path.as_posix() for path in finished.rglob("*")) == before
+
+
+def test_more_steps_go_on_where_the_rate_does_not_depend_on_them(finished, tmp_path):
+    straight, extended = tmp_path / "straight", tmp_path / "extended"
+    longer = {"train__steps": 8, "val__every": 0, "sample__every": 0, "eval__metrics": "()"}
+    assert main_jax.main(arguments(straight, **longer)) == 0
+    assert main_jax.main(arguments(extended, **(longer | {"train__steps": 5}))) == 0
+    assert main_jax.main(arguments(extended, **longer)) == 0
+    assert state_print(straight, **longer)[0] == state_print(extended, **longer)[0]
+    assert log(straight) == log(extended)
+
+
+def test_the_loop_reads_only_control_scalars_two_steps_old(tmp_path, monkeypatch):
+    p = quiet(tmp_path / "run", train__steps=20, log__every=1000, checkpoint__every=1000)
+    loops, reads = [], []
+    init = train.Loop.__init__
+    monkeypatch.setattr(train.Loop, "__init__", lambda self, *a: (init(self, *a), loops.append(self))[0])
+    array = type(jnp.zeros(()))
+    value = array._value
+
+    def spied(self):
+        if loops and loops[0].step < 20:
+            reads.append((self.shape, len(loops[0].flight)))
+        return value.fget(self)
+
+    monkeypatch.setattr(array, "_value", property(spied))
+    asarray = np.asarray
+    monkeypatch.setattr(np, "asarray", lambda a, *k, **kw: asarray(spied(a) if isinstance(a, array) else a, *k, **kw))
+    with jax.transfer_guard("disallow"):
+        train.run(p)
+    assert len(reads) == 18, "one read a step, from the third step on"
+    assert set(reads) == {((2,), train.IN_FLIGHT - 1)}, "of two numbers, while a newer step is in flight"
+
+
+def test_400_steps_on_eight_devices(tmp_path):
+    p = quiet(tmp_path / "run", mesh__data=8, data__batch_size=16, train__steps=400, log__every=100, checkpoint__every=400)
+    train.run(p)
+    assert log(tmp_path / "run")[-1]["step"] == 400
+
+
+def test_an_exception_in_an_evaluation_saves_first_and_the_next_run_owes_it(tmp_path, monkeypatch):
+    workdir, broken = tmp_path / "run", evaluate.report
+
+    def fails_at_the_end(program, params, step):
+        if step == 12:
+            raise RuntimeError("the evaluation broke")
+        return broken(program, params, step)
+
+    monkeypatch.setattr(evaluate, "report", fails_at_the_end)
+    assert main_jax.main(arguments(workdir)) == 1
+    assert not state_print(workdir)[1]["events_done"] and not (workdir / "eval" / "step_00000012.json").exists()
+    monkeypatch.setattr(evaluate, "report", broken)
+    assert main_jax.main(arguments(workdir)) == 0
+    assert state_print(workdir)[1]["events_done"] and (workdir / "eval" / "step_00000012.json").exists()
+    straight = tmp_path / "straight"
+    assert main_jax.main(arguments(straight)) == 0
+    assert log(workdir) == log(straight)
+    assert state_print(workdir) == state_print(straight)
+
+
+def test_non_finite_steps_end_the_run_with_a_healthy_state(tmp_path, monkeypatch):
+    p = quiet(tmp_path / "run", train__max_bad_steps=3, train__steps=30)
+    put = feed.put_rows
+
+    def poisoned(mesh, batch):
+        x = np.full(batch.x.shape, np.nan if batch.id[0] >= 0 and poisoned.count >= 4 else 0.1, np.float32)
+        poisoned.count += 1
+        return put(mesh, type(batch)(x, batch.cond, batch.id, batch.valid))
+
+    poisoned.count = 0
+    monkeypatch.setattr(feed, "put_rows", poisoned)
+    with pytest.raises(train.NonFiniteError, match="3 steps in a row") as raised:
+        train.run(p)
+    assert raised.value.status == 3
+    saved = train.runs.checkpoints(p, read_only=True).restore(train.runs._abstract_state(p))
+    assert int(saved.state.updates) == 4 and int(saved.state.bad_total) >= 3
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(saved.state.params))
+
+
+def test_max_minutes_stops_saves_and_goes_on_exactly(tmp_path, monkeypatch):
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(train, "StopRequest", lambda minutes: StopRequest(minutes and 0.1, clock=lambda: next(ticks)))
+    with pytest.raises(Stopped, match="max_minutes") as raised:
+        train.run(quiet(cut, train__max_minutes=1.0))
+    assert raised.value.status == 75
+    stopped_at = train.runs.checkpoints(quiet(cut), read_only=True).latest()
+    assert 0 < stopped_at < 12
+    train.run(quiet(cut))
+    train.run(quiet(whole))
+    nothing = {"val__every": 0, "sample__every": 0, "eval__metrics": "()"}
+    assert state_print(cut, **nothing) == state_print(whole, **nothing)
+    assert log(cut) == log(whole)
+
+
+def test_a_plateau_sees_one_observation_per_validation(tmp_path, monkeypatch):
+    p = program(
+        tmp_path / "run", optim__schedule="plateau", optim__plateau__patience=1, optim__plateau__rtol=0.9,
+        val__every=2, sample__every=0, eval__metrics="()", log__every=1, train__steps=8,
+    )  # fmt: skip
+    losses = iter([4.0, 4.0, 4.0, 1e-3])
+    monkeypatch.setattr(evaluate, "validation", lambda program, params: {"val/loss": next(losses)})
+    train.run(p)
+    rates = {line["step"]: line["train/lr"] for line in log(tmp_path / "run") if "train/lr" in line}
+    assert rates[1] == rates[4] == pytest.approx(1e-3)
+    assert rates[5] == rates[6] == pytest.approx(5e-4), "halved by the second observation, at step 4"
+    assert rates[7] == pytest.approx(2.5e-4), "and by the third"
+
+
+def test_init_from_takes_the_ema_of_another_run(finished, tmp_path):
+    p = quiet(tmp_path / "next", init_from=str(finished))
+    fresh = train.runs._fresh_state(p)
+    ema, step = train.runs.ema_weights(program(finished), "latest")
+    assert step == 12 and int(fresh.step) == 0
+    for a, b in zip(jax.tree.leaves(fresh.params), jax.tree.leaves(ema), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_eval_mode_repeats_the_figures_of_the_run(finished):
+    path = finished / "eval" / "step_00000012.json"
+    during = json.loads(path.read_text())["metrics"]
+    path.unlink()
+    assert main_jax.main(["--mode=eval", f"--workdir={finished}"]) == 0
+    assert json.loads(path.read_text())["metrics"] == during
+
+
+def test_sample_mode_writes_the_classes_asked_for(finished, tmp_path):
+    out = tmp_path / "out"
+    asked = ["--config.sample.classes=3,3,7", "--config.sample.num=5", f"--config.sample.out={out}"]
+    assert main_jax.main(["--mode=sample", f"--workdir={finished}", *asked]) == 0
+    made = np.load(out / "samples.npz")
+    assert made["images"].shape == (5, 8, 8, 1) and made["images"].dtype == np.uint8
+    assert made["labels"].tolist() == [3, 3, 7, 3, 3] and made["labels"].dtype == np.int32
+    assert (out / "samples.png").exists()
+
+
+def test_a_grid_has_a_row_per_class(finished):
+    p = program(finished)
+    assert events.GRID_ROWS >= 10
+    from PIL import Image
+
+    sheet = np.asarray(Image.open(finished / "samples" / "step_00000012.png"))
+    tile = 48 + 2
+    assert sheet.shape[0] == 10 * tile + 2 and sheet.shape[1] > p.sample.per_class * tile
