@@ -127,8 +127,9 @@ def build(config: ConfigDict, workdir: str | Path | None = None) -> Program:
     _check_evaluation(c.eval, evaluate, dataset)
     val = _section("val", settings.Validate, c.val)
     checkpoint = _section("checkpoint", settings.Checkpoint, c.checkpoint)
+    best = resolve_metric(checkpoint.best_metric, checkpoint.best_mode, _measured(val, evaluate, dataset))
     return Program(
-        config=config.to_dict(),
+        config=_resolved(config, best),
         workdir=Path(workdir or f"runs/{c.name}"),
         seed=c.seed,
         init_from=c.init_from,
@@ -144,7 +145,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None) -> Program:
         train=train,
         val=val,
         checkpoint=checkpoint,
-        best=resolve_metric(checkpoint.best_metric, checkpoint.best_mode, _measured(val, evaluate, dataset)),
+        best=best,
         resume_allow=tuple(c.resume.allow),
         eval=evaluate,
         sample=_section("sample", settings.Sample, c.sample),
@@ -159,6 +160,12 @@ def _loading(c: ConfigDict) -> Loading:
     if c.on_error not in ON_ERROR:
         raise ConfigError("data.on_error", f"{c.on_error!r} is not one of: {', '.join(ON_ERROR)}")
     return Loading(c.batch_size, c.threads, c.prefetch, c.on_error)
+
+
+def _resolved(config: ConfigDict, best: tuple[str, str]) -> dict[str, Any]:
+    values = config.to_dict()
+    values["checkpoint"] |= {"best_metric": best[0], "best_mode": best[1]}
+    return values
 
 
 def _data(c: ConfigDict) -> tuple[Dataset, Transform]:

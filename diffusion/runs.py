@@ -17,6 +17,7 @@ from diffusion.errors import ConfigError, MismatchError, NoValidCheckpoint
 from diffusion.keys import of_purpose
 from diffusion.lr_schedules import plateau_state
 from diffusion.mesh import replicated
+from diffusion.restoring import Restored
 from diffusion.state import TrainState
 from diffusion.types import Params
 
@@ -84,8 +85,8 @@ def best_record(program: Program, meta: dict[str, Any] | None) -> BestRecord:
     return saved if (saved.metric, saved.mode) == program.best else fresh
 
 
-def ema_weights(program: Program, step: str) -> tuple[Params, int]:
-    """The EMA weights of this workdir's checkpoint ``step`` (latest, best or a number), and its number.
+def ema_weights(program: Program, step: str) -> Restored:
+    """This workdir's checkpoint ``step`` (latest, best or a number), of whose state the EMA weights alone are read.
 
     Raises:
       NoValidCheckpoint: there is none such. MismatchError: it holds another net.
@@ -93,9 +94,9 @@ def ema_weights(program: Program, step: str) -> tuple[Params, int]:
     return _ema_of(program, checkpoints(program, read_only=True), step)
 
 
-def _ema_of(program: Program, saved: Checkpoints, step: str) -> tuple[Params, int]:
+def _ema_of(program: Program, saved: Checkpoints, step: str) -> Restored:
     restored = saved.restore_step(step, {"ema": _on_mesh(program, abstract_params(program))}, partial=True)
-    return restored.state["ema"], restored.step
+    return restored._replace(state=restored.state["ema"])
 
 
 def _check_config(program: Program, path: Path) -> list[resume.Difference]:
@@ -110,7 +111,7 @@ def _fresh_state(program: Program) -> TrainState:
         folder, _, step = program.init_from.partition(":")
         saved = Checkpoints(Path(folder) / "checkpoints", read_only=True)
         try:
-            initial = _ema_of(program, saved, step or "latest")[0]
+            initial = _ema_of(program, saved, step or "latest").state
         except NoValidCheckpoint as error:
             raise ConfigError("init_from", str(error)) from error
 

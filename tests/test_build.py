@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import functools
-import itertools
 from pathlib import Path
 
 import jax
@@ -138,12 +137,11 @@ def test_a_section_holds_its_rows_fields_and_no_others(section):
     assert fields == {name: values for table in tables for name, values in rows(table).items()}
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-def test_names_within_a_section_do_not_collide(section):
-    tables = [set(rows(table)) for field, table in CHOICES.items() if field.startswith(f"{section}.")]
-    shared = {path.partition(".")[2] for path in shared_fields(get_config()) if path.startswith(f"{section}.")}
-    for one, other in itertools.combinations([*tables, shared], 2):
-        assert not one & other, "two meanings of one field"
+@pytest.mark.parametrize("name, taken", [("karras", "a grid's"), ("steps", "a shared field's")])
+def test_two_meanings_of_one_field_are_an_error(monkeypatch, name, taken):
+    monkeypatch.setitem(THRESHOLDS, name, THRESHOLDS["dynamic"])
+    with pytest.raises(TypeError, match=f"multiple values for keyword argument '{name}'"):
+        get_config()
 
 
 def test_the_tables_are_all_here():

@@ -38,6 +38,10 @@ def test_asked_labels(classes, num, labels):
     assert asked_labels(classes, num, NAMES).tolist() == labels
 
 
+def test_a_name_comes_before_an_index():
+    assert asked_labels("1,3,0", 3, ("1", "2", "3")).tolist() == [0, 2, 0]
+
+
 def test_without_labels_there_is_one_class():
     assert asked_labels("", 3, ()).tolist() == [0, 0, 0]
     assert asked_labels("0:2", 64, ()).tolist() == [0, 0]

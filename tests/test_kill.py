@@ -46,7 +46,7 @@ def straight(tmp_path_factory):
         ("_exit", 8, 9),  # mid-epoch, with a window of the log open and steps since the last save
         ("SIGKILL", 3, -9),  # as step 3 is being saved
         ("SIGTERM", 7, 75),
-        ("SIGINT", 12, 75),  # within the events of the last step
+        ("SIGINT", 11, 75),  # seen by the last step, before its events
         ("SIGTERM+SIGTERM", 5, 128 + 15),
     ],
 )

@@ -1,6 +1,7 @@
 """The command line: one clear line and the right exit status, nothing written before a command is understood."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,8 +101,9 @@ print("exit statuses", rcs, "TensorFlow" if "tensorflow" in sys.modules else "no
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(workdir, output) of one process that trained, evaluated and sampled."""
-    workdir = tmp_path_factory.mktemp("main") / "run"
+    """(workdir, output) of one process that trained, evaluated and sampled where a TensorFlow could be imported."""
+    workdir, stub = tmp_path_factory.mktemp("main") / "run", tmp_path_factory.mktemp("stub")
+    (stub / "tensorflow.py").touch()
     quick = {"train__steps": 4, "val__every": 2, "sample__every": 4, "eval__every": 0}
     more = {
         "log__tensorboard": True,
@@ -112,7 +114,8 @@ def finished(tmp_path_factory):
     }
     argv = arguments(workdir, **quick, **more)
     command = [sys.executable, "-c", THREE_MODES, *argv]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    env = os.environ | {"PYTHONPATH": str(stub)}
+    done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True)
     return workdir, done.stdout + done.stderr
 
 

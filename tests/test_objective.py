@@ -155,7 +155,8 @@ def test_a_perfect_net_has_no_loss_and_a_known_error_has_its_loss(target):
     @jax.jit
     def run(x0, eps, t, error):
         perfect = p.regression_target(x0, eps, t)
-        return [denoising_losses(p, WEIGHTINGS["unit"](), lambda x, c: perfect + e, x0, eps, t) for e in (0.0, error)]
+        nets = (lambda x, c_noise: perfect), (lambda x, c_noise: perfect + error)
+        return [denoising_losses(p, WEIGHTINGS["unit"](), net, x0, eps, t) for net in nets]
 
     perfect, wrong = run(jnp.asarray(X0), jnp.asarray(EPS), jnp.float32(TIMES), jnp.asarray(error))
     np.testing.assert_allclose(perfect.loss, np.zeros(6), atol=1e-10)

@@ -287,6 +287,13 @@ def test_an_image_depends_on_its_own_key_only(name):
     np.testing.assert_allclose(go(keys(4)[1:3]), whole[1:3], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["ddpm", "ddpm large", "ddim eta .5"])
+def test_the_last_step_adds_no_noise(case):
+    name, keywords = RULES[case]
+    found = run(name, "flow", [0.5, 0.0], np.full(9, 0.7), **keywords)
+    np.testing.assert_allclose(found, np.full(9, bent(0.7, 0.5, 0.5, np.tanh)), atol=1e-6)
+
+
 def test_the_initial_draw_has_the_deviation_of_the_first_time():
     process = PROCESSES["edm"]
     ts = jnp.asarray([80.0, 0.0])

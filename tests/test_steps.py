@@ -48,7 +48,7 @@ def toy_params():
 
 
 def toy_net(rate: float = 0.2) -> Net:
-    """y = scale * x + table[label] + sqrt(root) * c_noise / 1000, with dropout; its gradient is infinite at root = 0."""
+    """scale * x + table[label] + sqrt(root) * c_noise / 1000, then dropout; the gradient at root = 0 is infinite."""
 
     def apply(params, x, c_noise, cond, null, keys=None):
         row = params["table"][jnp.where(null["label"], CLASSES, cond["label"])]
@@ -60,8 +60,8 @@ def toy_net(rate: float = 0.2) -> Net:
 
 
 def block_net() -> Net:
-    """One residual block between two projections: convolutions, adaptive norm and dropout, in few operations."""
-    block = ResBlock(channels=8, groups=2, dropout=0.2, layer=0, dtype=jnp.float32)
+    """One residual block between two projections: convolutions and adaptive norm, in few operations."""
+    block = ResBlock(channels=8, groups=2, dropout=0.0, layer=0, dtype=jnp.float32)
 
     def apply(params, x, c_noise, cond, null, keys=None):
         row = params["table"][jnp.where(null["label"], CLASSES, cond["label"])]
@@ -249,14 +249,14 @@ def test_the_rate_and_the_average_follow_the_updates():
     assert (1 + updates) / (10 + updates) > EMA_DECAY
 
 
-def test_norms_are_those_of_all_weights():
+def test_norms_are_those_of_all_leaves():
     state, metrics = train_step("toy", 8)(start("toy", 8), None, put(8, host_batch(20)), no_stop(8))
-    flat = np.concatenate([np.ravel(a) for a in jax.tree.leaves(jax.device_get(state.params))])
-    np.testing.assert_allclose(metrics.last["train/param_norm"], np.linalg.norm(flat), rtol=1e-6)
-    # Adam's first moment is 0.1 of the clipped gradient
-    moment = next(value for path, value in by_path(jax.device_get(state)).items() if path.endswith("mu/scale"))
-    assert float(metrics.last["train/grad_norm"]) > 0
-    assert np.abs(moment).max() <= 0.1 * min(1.0, float(metrics.last["train/grad_norm"])) * (1 + 1e-6)
+    leaves, norm = by_path(jax.device_get(state)), float(metrics.last["train/grad_norm"])
+    joint = lambda part: np.linalg.norm([np.linalg.norm(a) for path, a in leaves.items() if part in path])  # noqa: E731
+    np.testing.assert_allclose(metrics.last["train/param_norm"], joint("params/"), rtol=1e-6)
+    # the norm is that before the clip; Adam's first moment is 0.1 of the gradient clipped to a norm of 1
+    assert norm > 1
+    np.testing.assert_allclose(joint("/mu/"), 0.1, rtol=1e-5)
 
 
 def test_twenty_steps_compile_once_and_transfer_nothing():
@@ -317,7 +317,7 @@ def null_net() -> Net:
 
 @pytest.mark.parametrize(
     ("drop", "drop_all", "one", "both"),
-    [(1.0, 0.0, 1.0, 1.0), (0.0, 1.0, 1.0, 1.0), (0.2, 0.1, 0.28, 0.1 + 0.9 * 0.04)],
+    [(1.0, 0.0, 1.0, 1.0), (0.2, 0.1, 0.28, 0.1 + 0.9 * 0.04)],
 )
 def test_shares_of_dropped_conditions(drop, drop_all, one, both):
     """On clean images of 0 and the x0 target, the loss is the share of rows on which the net answers 1."""
@@ -404,7 +404,7 @@ def test_guidance_scales(scale):
     """1 is the condition alone, 0 the null."""
     images = drawn(sample_step(scale), SAMPLE_KEYS, LABELS)
     assert (images.dtype, images.shape) == (np.uint8, (8, *SHAPE))
-    assert 20 < images.std()
+    assert images.std() > 20
     off = np.abs(images - expected_images()[scale])
     assert off.max() <= 1 and (off > 0).mean() < 0.01  # a value at the edge of rounding
 

@@ -1,6 +1,7 @@
 """The loop in one process: what it reads and when, what it refuses, what it does when something goes wrong."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,11 @@ def quiet(workdir, **changed):
 def test_it_writes_what_it_promises(finished):
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     for step in (6, 12):
-        assert {f"samples/step_{step:08d}.png", f"eval/step_{step:08d}.json", f"eval/step_{step:08d}_classes.csv"} <= names
+        assert {
+            f"samples/step_{step:08d}.png",
+            f"eval/step_{step:08d}.json",
+            f"eval/step_{step:08d}_classes.csv",
+        } <= names
     assert {"config.json", "metrics.jsonl"} <= names
     steps = {int(path.name) for path in (finished / "checkpoints").iterdir()}
     assert steps == {8, 9, 12}, "the newest three; step 8 was the best when it was measured"
@@ -119,7 +124,9 @@ def test_the_loop_reads_only_control_scalars_two_steps_old(tmp_path, monkeypatch
 
 
 def test_400_steps_on_eight_devices(tmp_path):
-    p = quiet(tmp_path / "run", mesh__data=8, data__batch_size=16, train__steps=400, log__every=100, checkpoint__every=400)
+    p = quiet(
+        tmp_path / "run", mesh__data=8, data__batch_size=16, train__steps=400, log__every=100, checkpoint__every=400
+    )
     train.run(p)
     assert log(tmp_path / "run")[-1]["step"] == 400
 
@@ -179,7 +186,7 @@ def test_max_minutes_stops_saves_and_goes_on_exactly(tmp_path, monkeypatch):
     assert log(cut) == log(whole)
 
 
-def test_a_plateau_sees_one_observation_per_validation(tmp_path, monkeypatch):
+def test_a_plateau_sees_one_observation_per_validation(tmp_path, monkeypatch, capsys):
     p = program(
         tmp_path / "run", optim__schedule="plateau", optim__plateau__patience=1, optim__plateau__rtol=0.9,
         val__every=2, sample__every=0, eval__metrics="()", log__every=1, train__steps=8,
@@ -188,15 +195,38 @@ def test_a_plateau_sees_one_observation_per_validation(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "validation", lambda program, params: {"val/loss": next(losses)})
     train.run(p)
     rates = {line["step"]: line["train/lr"] for line in log(tmp_path / "run") if "train/lr" in line}
-    assert rates[1] == rates[4] == pytest.approx(1e-3)
-    assert rates[5] == rates[6] == pytest.approx(5e-4), "halved by the second observation, at step 4"
-    assert rates[7] == pytest.approx(2.5e-4), "and by the third"
+    assert rates[1] == rates[4] == pytest.approx(2e-3)
+    assert rates[5] == rates[6] == pytest.approx(1e-3), "halved by the second observation, at step 4"
+    assert rates[7] == pytest.approx(5e-4), "and by the third"
+    said = capsys.readouterr().out
+    assert "step 5: the learning rate went from 0.002 to 0.001" in said
+
+
+def test_a_plateau_without_validation_sees_the_mean_training_loss(tmp_path, monkeypatch):
+    seen = []
+    p = quiet(tmp_path / "run", optim__schedule="plateau", optim__plateau__every=4, train__steps=8, log__every=1)
+    plateau = p.schedule.plateau
+    watched = replace(plateau, observe=lambda s, value: (seen.append(float(value)), plateau.observe(s, value))[1])
+    train.run(replace(p, schedule=replace(p.schedule, plateau=watched)))
+    losses = [(line["train/loss"], 414 if line["step"] % 3 == 0 else 512) for line in log(tmp_path / "run")]
+    means = [sum(loss * n for loss, n in part) / sum(n for _, n in part) for part in (losses[:4], losses[4:])]
+    assert seen == pytest.approx(means, rel=1e-5)
+
+
+def test_a_low_rate_is_announced_once(tmp_path, capsys):
+    train.run(quiet(tmp_path / "run", optim__lr=1e-9, train__steps=6, log__every=1))
+    assert capsys.readouterr().out.count("is below 1e-07") == 1
+
+
+def test_config_json_holds_what_best_means(finished):
+    saved = json.loads((finished / "config.json").read_text())["checkpoint"]
+    assert (saved["best_metric"], saved["best_mode"]) == ("val/loss", "min")
 
 
 def test_init_from_takes_the_ema_of_another_run(finished, tmp_path):
     p = quiet(tmp_path / "next", init_from=str(finished))
     fresh = train.runs._fresh_state(p)
-    ema, step = train.runs.ema_weights(program(finished), "latest")
+    ema, _, step = train.runs.ema_weights(program(finished), "latest")
     assert step == 12 and int(fresh.step) == 0
     for a, b in zip(jax.tree.leaves(fresh.params), jax.tree.leaves(ema), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -38,7 +38,7 @@ def arguments(workdir: Path, **changed: object) -> list[str]:
 
 def program(workdir: Path, **changed: object):
     """The same, built."""
-    from configs.default import get_config
+    from configs.digits import get_config
     from diffusion.build import build
     from diffusion.config import override
 

@@ -22,9 +22,16 @@ def evaluate(program: Program) -> None:
     """Evaluate the EMA weights of ``eval.step``; the files and trackers of the run get the figures."""
     if not program.eval.metrics:
         raise DataError("eval.metrics is (): there is nothing to evaluate")
-    params, step = runs.ema_weights(program, program.eval.step)
+    params, meta, step = runs.ema_weights(program, program.eval.step)
     log = program.log
-    writers = make_writers(program.workdir, wandb=log.wandb, tensorboard=log.tensorboard, wandb_project=log.project)
+    writers = make_writers(
+        program.workdir,
+        wandb=log.wandb,
+        tensorboard=log.tensorboard,
+        wandb_project=log.project,
+        wandb_id=meta["writers"]["wandb_id"],
+        name=program.name,
+    )
     with contextlib.closing(writers):
         events.evaluation(program, params, step, writers)
     stem = program.workdir / "eval" / f"step_{step:08d}"
@@ -35,7 +42,7 @@ def sample(program: Program) -> None:
     """samples.npz and samples.png of the classes asked for, from the EMA weights of ``sample.step``."""
     s, names = program.sample, program.dataset.classes
     label = asked_labels(s.classes, s.num, names)
-    params, step = runs.ema_weights(program, s.step)
+    params, _, step = runs.ema_weights(program, s.step)
     drawn = images(program, params, label, indices(label), seed=s.seed, purpose="sample")
     if jax.process_index() != 0:
         return

@@ -147,7 +147,9 @@ def unet(
             f"mults has {len(mults)} levels: the image size must be divisible by {2 ** (len(mults) - 1)}; it is {size}"
         )
     if min(channels, heads, groups, blocks) < 1:
-        raise ValueError(f"channels {channels}, heads {heads}, groups {groups}, blocks {blocks}: each must be 1 or more")
+        raise ValueError(
+            f"channels {channels}, heads {heads}, groups {groups}, blocks {blocks}: each must be 1 or more"
+        )
     if channels % (2 * groups) or channels % heads:
         raise ValueError(
             f"channels is {channels}; it must be divisible by heads ({heads}) and by 2 * groups ({2 * groups})"

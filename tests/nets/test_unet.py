@@ -99,7 +99,8 @@ def test_dropout_belongs_to_the_keys():
     params, keys = stirred(backbone, NO_PORTS), jax.random.split(jax.random.key(0), 3)
     x, c_noise = jnp.stack([X[0]] * 2), C_NOISE[:1].repeat(2)
     first, second = (
-        jax.jit(backbone.apply)({"params": params}, x, c_noise, NO_PORTS, keys[rows]) for rows in (slice(0, 2), slice(2, None, -2))
+        jax.jit(backbone.apply)({"params": params}, x, c_noise, NO_PORTS, keys[rows])
+        for rows in (slice(0, 2), slice(2, None, -2))
     )
     np.testing.assert_allclose(first[0], second[1], rtol=1e-5, atol=1e-5)
     assert not np.allclose(first[0], first[1], atol=1e-2)
