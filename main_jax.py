@@ -73,10 +73,10 @@ def main(argv: list[str]) -> int:
         config, workdir = resolve(args, overrides)
         two_cpu_devices()
         from diffusion.build import build
-        from diffusion.modes import MODES
+        from diffusion.modes import MODES, OF_A_RUN
 
         extra = {"as_json": True} if args.json else {}
-        MODES[args.mode](build(config, workdir), **extra)
+        MODES[args.mode](build(config, workdir, training=args.mode not in OF_A_RUN), **extra)
     except UserError as error:
         print(f"main_jax.py: {error}", file=sys.stderr, flush=True)
         return error.status

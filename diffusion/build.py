@@ -107,11 +107,12 @@ class Program:
         return -(-self.dataset.sizes["train"] // self.loading.batch_size)
 
 
-def build(config: ConfigDict, workdir: str | Path | None = None) -> Program:
+def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bool = True) -> Program:
     """A program from a config.
 
     Args:
       workdir: the run's folder; ``runs/NAME`` by default. Nothing is written there yet.
+      training: whether checkpoints may come to be ranked, so that ``checkpoint.best_metric`` must be measured.
 
     Raises:
       ConfigError: a value that cannot be, or a combination that cannot run; the message names the field.
@@ -127,7 +128,9 @@ def build(config: ConfigDict, workdir: str | Path | None = None) -> Program:
     _check_evaluation(c.eval, evaluate, dataset)
     val = _section("val", settings.Validate, c.val)
     checkpoint = _section("checkpoint", settings.Checkpoint, c.checkpoint)
-    best = resolve_metric(checkpoint.best_metric, checkpoint.best_mode, _measured(val, evaluate, dataset))
+    best = (checkpoint.best_metric, checkpoint.best_mode)
+    if training:
+        best = resolve_metric(*best, _measured(val, evaluate, dataset))
     return Program(
         config=_resolved(config, best),
         workdir=Path(workdir or f"runs/{c.name}"),

@@ -240,6 +240,18 @@ def test_eval_mode_repeats_the_figures_of_the_run(finished):
     assert json.loads(path.read_text())["metrics"] == during
 
 
+def test_eval_mode_takes_other_metrics_than_the_one_that_ranks(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    ranked = {"checkpoint__best_metric": "eval/fd", "checkpoint__best_mode": "auto", "train__steps": 6}
+    assert main_jax.main(arguments(workdir, **ranked)) == 0
+    assert (
+        main_jax.main(["--mode=eval", f"--workdir={workdir}", "--config.eval.metrics=kid", "--config.eval.step=best"])
+        == 0
+    )
+    assert "eval/kid_x1e3" in capsys.readouterr().out
+    assert main_jax.main(["--mode=eval", f"--workdir={workdir}", "--config.eval.metrics=()"]) == 2
+
+
 def test_sample_mode_writes_the_classes_asked_for(finished, tmp_path):
     out = tmp_path / "out"
     asked = ["--config.sample.classes=3,3,7", "--config.sample.num=5", f"--config.sample.out={out}"]

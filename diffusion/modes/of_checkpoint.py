@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion import events, runs
 from diffusion.build import Program
-from diffusion.errors import DataError
+from diffusion.errors import ConfigError
 from diffusion.generate import asked_labels, images, indices
 from diffusion.pictures import save_png
 from diffusion.progress import say
@@ -21,7 +21,7 @@ COLUMNS = 16  # of the sheet in samples.png, where images are not asked for clas
 def evaluate(program: Program) -> None:
     """Evaluate the EMA weights of ``eval.step``; the files and trackers of the run get the figures."""
     if not program.eval.metrics:
-        raise DataError("eval.metrics is (): there is nothing to evaluate")
+        raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
     params, meta, step = runs.ema_weights(program, program.eval.step)
     log = program.log
     writers = make_writers(
