@@ -12,11 +12,14 @@ run: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python main_jax.py --config=$(CONFIG) --mode=bench $(ARGS)
 
+# One process a core pays only where files are whole: a module's runs are made once.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: .venv/.installed-dev
-	$(BIN)/python -m pytest -q -m "" $(ARGS)
+	$(PYTEST) -m "" $(ARGS)
 
 test-versions:
 	PYTHON=$(PYTHON) scripts/test_versions.sh $(ARGS)

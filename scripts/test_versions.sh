@@ -17,5 +17,5 @@ for which in oldest newest; do
   [ -x "$environment/bin/python" ] || "$python" -m venv "$environment"
   "$environment/bin/python" -m pip install --quiet --upgrade -r requirements-dev.txt -c "$place/$which.txt"
   echo "== $which: $("$environment/bin/python" -m pip freeze | grep -iE '^(jax|flax|optax|orbax-checkpoint|grain)==' | tr '\n' ' ')"
-  "$environment/bin/python" -m pytest -q "$@"
+  "$environment/bin/python" -m pytest -q -n 2 --dist loadfile "$@"
 done

@@ -29,6 +29,11 @@ os.environ |= {
     "HTTPS_PROXY": NOWHERE,
     "NO_PROXY": "localhost,127.0.0.1",
 }
+if int(version("jax").split(".")[1]) >= 10:
+    # a starved machine may keep one of the eight device threads waiting for longer than the 40 s that XLA allows
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    )
 
 
 class Finished(NamedTuple):

@@ -44,7 +44,7 @@ def straight(tmp_path_factory):
     ("how", "at", "status"),
     [
         ("_exit", 8, 9),  # mid-epoch, with a window of the log open and steps since the last save
-        ("SIGKILL", 3, -9),  # as step 3 is being saved
+        pytest.param("SIGKILL", 3, -9, marks=pytest.mark.slow),  # as step 3 is being saved
         ("SIGTERM", 7, 75),
         ("SIGINT", 11, 75),  # seen by the last step, before its events
         ("SIGTERM+SIGTERM", 5, 128 + 15),

@@ -73,7 +73,7 @@ def test_a_value_may_follow_as_a_word_of_its_own():
 
 
 def test_an_unexpected_error_is_a_traceback_and_exit_1(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("diffusion.build.build", lambda *given: 1 / 0)
+    monkeypatch.setattr("diffusion.build.build", lambda *given, **named: 1 / 0)
     assert main_jax.main(arguments(tmp_path / "run")) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 
