@@ -22,7 +22,7 @@ from diffusion.progress import Progress, say
 from diffusion.signals import StopRequest
 from diffusion.state import TrainState, count_parameters
 from diffusion.steps import Metrics, make_train_step
-from diffusion.window import Window
+from diffusion.window import Window, divide
 from diffusion.writers import MultiWriter, make_writers
 
 IN_FLIGHT = 2  # steps dispatched and not waited for: unbounded dispatch dies on emulated devices
@@ -78,7 +78,7 @@ class Loop:
         self.window = Window(program.log.every, meta.get("window"))
         plateau = program.schedule.plateau
         self.plateau_every = (program.val.every or plateau.every) if plateau else 0
-        self.plateau_window = Window(max(self.plateau_every, 1), meta.get("plateau_window"))
+        self.since_observed = Window(0, meta.get("since_observed"))
         self.flight: deque[Metrics] = deque()
         self.progress = Progress(program.train.steps, program.loading.batch_size, silent=jax.process_index() != 0)
         self.rate: float | None = None
@@ -112,7 +112,7 @@ class Loop:
         self.flight.append(metrics)
         self.window.add(self.step, metrics)
         if self.plateau_every and not self.program.val.every:
-            self.plateau_window.add(self.step, metrics)
+            self.since_observed.add(self.step, metrics)
         if self.step == self.began + 1:
             self.progress.start(self.step)
 
@@ -179,6 +179,7 @@ class Loop:
         last = step >= p.train.steps
         due = {name: every > 0 and (step % every == 0 or last) for name, every in self._everies().items()}
         due["eval"] = bool(p.eval.metrics) and (last or due["eval"])
+        due["plateau"] = self.plateau_every > 0 and step % self.plateau_every == 0
         save = last or step % p.checkpoint.every == 0
         if not (save or any(due.values())):
             return
@@ -190,29 +191,25 @@ class Loop:
             if due["val"]:
                 values |= evaluate.validation(p, state.ema)
                 self.writers.write(step, values)
-            if due["plateau"]:
-                state = self._observe(values.get("val/loss"))
             if due["sample"]:
                 events.sample_grid(p, state.ema, step, self.writers)
             if due["eval"]:
                 values |= events.evaluation(p, state.ema, step, self.writers)
+            if due["plateau"]:
+                state = self._observe(values.get("val/loss"))
+                self.since_observed = Window(0)
             self.state, self.events_done, self.written = state, True, None
             if self._rank(step, values) or save or owed:
                 self._save(wait=last, replace=owed)
 
     def _everies(self) -> dict[str, int]:
         p = self.program
-        return {
-            "val": p.val.every,
-            "plateau": self.plateau_every,
-            "sample": p.sample.every,
-            "eval": p.eval.every,
-        }
+        return {"val": p.val.every, "sample": p.sample.every, "eval": p.eval.every}
 
     def _observe(self, value: float | None) -> TrainState:
         """The state after one observation of the plateau: of the validation loss, or else the mean training loss."""
-        if value is None:
-            value = dict(self.plateau_window.take(self.step)).get(self.step, {}).get("train/loss")
+        if not self.program.val.every:
+            value = divide(self.since_observed.open_sums() or {}).get("train/loss")
         if value is None or not math.isfinite(value):
             say(f"step {self.step}: the plateau's loss is {value}; it is not observed")
             return self.state
@@ -237,7 +234,7 @@ class Loop:
             "best": self.best.to_json(),
             "measured": self.measured,
             "window": self.window.open_sums(),
-            "plateau_window": self.plateau_window.open_sums(),
+            "since_observed": self.since_observed.open_sums(),
             "writers": self.written or self.writers.state(),
             "events_done": self.events_done,
             "low_rate_said": self.lowest_rate_said,

@@ -15,7 +15,7 @@ class Window:
     """Collects the metrics of every step and gives them back per log step.
 
     Args:
-      every: steps per window, counted from 0 of the whole run.
+      every: steps per window, counted from 0 of the whole run; 0 keeps one open.
       saved: what ``open_sums`` gave when the run was saved within a window.
     """
 
@@ -27,7 +27,7 @@ class Window:
     def add(self, step: int, metrics: Metrics) -> None:
         """Metrics of the step that made the run ``step`` steps long. Reads nothing."""
         self._sums = metrics.sums if self._sums is None else _add(self._sums, metrics.sums)
-        if step % self._every == 0:
+        if self._every and step % self._every == 0:
             self._closed.append((step, self._sums, metrics.last))
             self._sums = None
 
@@ -49,7 +49,7 @@ class Window:
 
 def divide(sums: Sums) -> Values:
     """{name: sum / count} on the host, None where nothing was counted."""
-    return {name: float(total) / float(count) if count else None for name, (total, count) in sums.items()}
+    return {name: float(total) / float(count) if float(count) else None for name, (total, count) in sums.items()}
 
 
 @jax.jit
