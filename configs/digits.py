@@ -24,7 +24,7 @@ def get_config():
     c.optim.warmup_cosine.warmup_steps = 100
     c.ema.constant.decay = 0.995
     c.train.steps = 1000
-    c.eval.every = 500
+    c.eval.batch_size = 128
     c.sampler.name = "ddim"
     c.sampler.steps = 25
     c.sampler.guidance_scale = 1.5
