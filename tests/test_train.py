@@ -91,6 +91,20 @@ def test_another_config_is_refused_with_both_values(finished, capsys, changed, s
     assert sorted(path.as_posix() for path in finished.rglob("*")) == before
 
 
+def test_other_data_under_the_same_config_is_refused(finished, capsys, monkeypatch):
+    make = feed.loader
+
+    def of_other_data(program, split, *, training):
+        loader = make(program, split, training=training)
+        return replace(loader, records=replace(loader.records, images=255 - loader.records.images))
+
+    monkeypatch.setattr(feed, "loader", of_other_data)
+    before = sorted(path.as_posix() for path in finished.rglob("*"))
+    assert main_jax.main(arguments(finished)) == 4
+    assert "trained on other data" in (said := capsys.readouterr().err) and "fingerprint" in said
+    assert sorted(path.as_posix() for path in finished.rglob("*")) == before
+
+
 def test_more_steps_go_on_where_the_rate_does_not_depend_on_them(finished, tmp_path):
     straight, extended = tmp_path / "straight", tmp_path / "extended"
     longer = {"train__steps": 8, "val__every": 0, "sample__every": 0, "eval__metrics": "()"}
