@@ -52,7 +52,7 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
 def two_cpu_devices() -> None:
     """Give a CPU run two devices, unless somebody chose: XLA runs a convolution of one device on one thread.
 
-    203 to 135 ms for the digits recipe's step on two cores. Must run before JAX is first used; GPU and TPU are untouched.
+    203 to 135 ms for a step of the digits recipe on two cores. Must run before JAX is first used; CPU only.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     chosen = "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ
