@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.build import CLASS_CONDITION, Program, abstract_params
+from diffusion.events import GRID_ROWS
 from diffusion.flops import flops
 from diffusion.mesh import padded_rows
+from diffusion.modes import how_long
+from diffusion.progress import duration
 from diffusion.state import count_parameters
 
 BACKWARD = 2  # a backward pass costs two forward passes
@@ -23,7 +26,7 @@ def describe(program: Program, as_json: bool = False) -> None:
         return
     print(_parameter_table(abstract_params(program)))
     for name, value in found.items():
-        print(f"{name.replace('_', ' '):22} {_say(value)}")
+        print(f"{name.replace('_', ' '):22} {_say_duration(value) if name == 'seconds_estimate' else _say(value)}")
 
 
 def facts(program: Program) -> dict[str, Any]:
@@ -35,6 +38,8 @@ def facts(program: Program) -> dict[str, Any]:
       flops_per_step: of the batch.
       flops_per_sample: of one drawn image, guidance included.
       bytes_per_device: of parameters, EMA, optimiser, gradients and (an estimate) activations of the train step.
+      seconds_estimate: of training, and of drawing the images of grids and evaluations, both without compilation,
+        at ``rate``, which says whether it was measured or assumed; null where no rate is known.
     """
     params = abstract_params(program)
     forward, activations = _forward_cost(program, params)
@@ -43,6 +48,9 @@ def facts(program: Program) -> dict[str, Any]:
     size = _bytes(params)
     training = (1 + BACKWARD) * forward
     sampler_steps, calls = _sampling_plan(program)
+    planned, step_flops = _events(program), training * program.loading.batch_size
+    drawn = planned["images_drawn"] * forward * calls
+    rate = how_long.rate(program.workdir, step_flops, program.mesh.size)
     return {
         "name": program.name,
         "workdir": str(program.workdir),
@@ -58,7 +66,7 @@ def facts(program: Program) -> dict[str, Any]:
         "epochs": round(program.train.steps / program.steps_per_epoch, 2),
         "parameters": count_parameters(params),
         "flops_per_image": training,
-        "flops_per_step": training * program.loading.batch_size,
+        "flops_per_step": step_flops,
         "flops_per_sample": forward * calls,
         "sampler_steps": sampler_steps,
         "net_calls_per_sample": calls,
@@ -69,7 +77,8 @@ def facts(program: Program) -> dict[str, Any]:
             "gradients": size,
             "activations_estimate": activations * rows_at_once,
         },
-        **_events(program),
+        "seconds_estimate": how_long.estimate(rate, step_flops * program.train.steps, drawn),
+        **planned,
     }
 
 
@@ -98,6 +107,9 @@ def _events(program: Program) -> dict[str, Any]:
     steps, workdir = program.train.steps, program.workdir
     evaluations = _times(program.eval.every, steps) if program.eval.metrics else []
     grids = _times(program.sample.every, steps) if program.sample.every else []
+    classes = max(len(program.dataset.classes), 1)
+    grid = min(classes, GRID_ROWS) * program.sample.per_class
+    evaluated = max(classes * program.eval.num_samples_per_class, program.eval.num_samples)
     written = ["config.json", "metrics.jsonl", "checkpoints/"]
     written += ["samples/"] * bool(grids) + ["eval/"] * bool(evaluations)
     return {
@@ -105,6 +117,7 @@ def _events(program: Program) -> dict[str, Any]:
         "evaluations_at": evaluations,
         "validations": len(_times(program.val.every, steps)) if program.val.every else 0,
         "sample_grids": len(grids),
+        "images_drawn": len(grids) * grid + len(evaluations) * evaluated,
         "checkpoints_kept": {"newest": program.checkpoint.keep, "best": program.checkpoint.keep_best},
         "best_metric": "{} ({})".format(*program.best),
         "writes": [str(workdir / name) + "/" * name.endswith("/") for name in written],
@@ -132,3 +145,10 @@ def _say(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _say_duration(seconds: dict[str, Any]) -> str:
+    if seconds["training"] is None:
+        return seconds["rate"]
+    training, drawing = duration(seconds["training"]), duration(seconds["drawing"])
+    return f"training {training}, drawing {drawing}, compilation not counted ({seconds['rate']})"
