@@ -3,6 +3,7 @@
 A row of ``WRITERS`` makes a ``Writer`` from a ``Run``.
 """
 
+import errno
 import json
 import math
 import os
@@ -95,7 +96,7 @@ def jsonl(run: Run) -> Writer:
     was killed and resumed equals that of one that was not.
     """
     path = run.workdir / "metrics.jsonl"
-    file = path.open("ab")
+    file = path.open("ab", buffering=0)
     end = path.read_bytes().rfind(b"\n") + 1 if run.offset is None else min(run.offset, file.tell())
     if run.offset is not None and end < run.offset:
         say(f"{path}: {run.offset - end} bytes that the checkpoint knows are gone; the log goes on with a gap")
@@ -104,14 +105,20 @@ def jsonl(run: Run) -> Writer:
     def write(step: int, metrics: Metrics) -> None:
         finite = {n: v if v is not None and math.isfinite(v) else None for n, v in metrics.items()}
         entry = {"step": step, "time": round(time.time(), 3), **finite}
-        file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
-        file.flush()
+        append(json.dumps(entry, allow_nan=False).encode() + b"\n")
 
-    def flush() -> None:
-        file.flush()
-        os.fsync(file.fileno())
+    def append(line: bytes) -> None:
+        """A whole line or none: what a full disk took of it is cut off again."""
+        nonlocal end
+        try:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(end)
+            raise
+        end += len(line)
 
-    return Writer(write=write, flush=flush, close=file.close, offset=lambda: os.fstat(file.fileno()).st_size)
+    return Writer(write=write, flush=lambda: os.fsync(file.fileno()), close=file.close, offset=lambda: end)
 
 
 def tensorboard(run: Run) -> Writer:

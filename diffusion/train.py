@@ -22,7 +22,7 @@ from diffusion.progress import Progress, say
 from diffusion.signals import StopRequest
 from diffusion.state import TrainState, count_parameters
 from diffusion.steps import Metrics, make_train_step
-from diffusion.window import Window, divide
+from diffusion.window import Values, Window, divide
 from diffusion.writers import MultiWriter, make_writers
 
 IN_FLIGHT = 2  # steps dispatched and not waited for: unbounded dispatch dies on emulated devices
@@ -83,6 +83,7 @@ class Loop:
         self.progress = Progress(program.train.steps, program.loading.batch_size, silent=jax.process_index() != 0)
         self.rate: float | None = None
         self.written: dict[str, Any] | None = None  # what the log held before events that are not all done
+        self.unwritten: deque[tuple[int, Values]] = deque(map(tuple, meta.get("unwritten", [])))
 
     def run(self) -> None:
         """Steps and events up to the end; whatever goes wrong on the host, a healthy state is saved first."""
@@ -90,6 +91,7 @@ class Loop:
         train_step = make_train_step(p.diffusion, p.optimiser, p.mesh)
         asked = [put_rows(p.mesh, np.full(len(p.mesh.local_devices), flag, np.int32)) for flag in (0, 1)]
         try:
+            self._write([])
             if not self.events_done:
                 self._events(owed=True)
             with feed.from_step(p, self.source, self.step) as batches:
@@ -143,12 +145,16 @@ class Loop:
         while self.flight:
             self._wait()
 
-    def _write(self, logged: list[tuple[int, dict[str, float | None]]]) -> None:
-        for step, values in logged:
+    def _write(self, logged: list[tuple[int, Values]]) -> None:
+        """Log them after those that a failing writer has left; what cannot be written stays for the checkpoint."""
+        self.unwritten.extend(logged)
+        while self.unwritten:
+            step, values = self.unwritten[0]
             self._announce_rate(step, values["train/lr"])
             self._rank(step, values)
             values = values | self.progress.measure(step)
             self.writers.write(step, values)
+            self.unwritten.popleft()
             self.progress.show(step, values)
 
     def _announce_rate(self, step: int, rate: float) -> None:
@@ -159,7 +165,7 @@ class Loop:
             self.lowest_rate_said = True
         self.rate = rate
 
-    def _rank(self, step: int, values: dict[str, float | None]) -> bool:
+    def _rank(self, step: int, values: Values) -> bool:
         """Note the metric that ranks checkpoints; True where it is the best so far."""
         value = values.get(self.best.metric)
         if value is None:
@@ -221,10 +227,13 @@ class Loop:
         while self.flight:
             jax.block_until_ready(self.flight.popleft())
         self._write(self.window.take(self.step))
+        self.writers.flush()
 
     def _save(self, *, wait: bool = False, replace: bool = False) -> None:
         self._flush()
-        self.writers.flush()
+        self._save_flushed(wait=wait, replace=replace)
+
+    def _save_flushed(self, *, wait: bool, replace: bool) -> None:
         name, value = self.best.metric, None
         if self.measured and (name.startswith("train/") or self.measured[0] == self.step):
             value = self.measured[1]
@@ -236,6 +245,7 @@ class Loop:
             "window": self.window.open_sums(),
             "since_observed": self.since_observed.open_sums(),
             "writers": self.written or self.writers.state(),
+            "unwritten": list(self.unwritten),
             "events_done": self.events_done,
             "low_rate_said": self.lowest_rate_said,
             "environment": environment(),
@@ -245,8 +255,13 @@ class Loop:
     def _save_healthy(self) -> None:
         """Save what there is before an error goes its way; a state that the device lost cannot be."""
         lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
-        if not lost and self.step > self.began:
-            self._save(wait=True)
+        if lost or self.step == self.began:
+            return
+        try:
+            self._flush()
+        except Exception as error:  # a writer; its lines are in the checkpoint and are written by the next run
+            say(f"the log cannot be written ({type(error).__name__}: {error}); the checkpoint keeps what is missing")
+        self._save_flushed(wait=True, replace=False)
 
 
 def _prepare(program: Program) -> Loader:

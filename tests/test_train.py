@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import main_jax
-from diffusion import evaluate, events, feed, train
-from diffusion.errors import Stopped
+from diffusion import destinations, evaluate, events, feed, train
+from diffusion.errors import DataError, Stopped
 from diffusion.signals import StopRequest
 from tests.tiny import arguments, log, program, state_print
 
@@ -163,6 +163,59 @@ def test_an_exception_in_an_evaluation_saves_first_and_the_next_run_owes_it(tmp_
     assert main_jax.main(arguments(straight)) == 0
     assert log(workdir) == log(straight)
     assert state_print(workdir) == state_print(straight)
+
+
+class _Full(Exception):
+    """What no part of the program expects."""
+
+
+def _unreadable_record(monkeypatch):
+    from diffusion.data.records import ArrayRecords
+
+    read = ArrayRecords.__getitem__
+    first = set(feed.loader(program("unused"), "train", training=True)._ids(7)[:1].tolist())
+    broken = {"reads": 0}
+
+    def getitem(self, i):
+        broken["reads"] += i in first
+        if broken["reads"] > 2 and i in first:  # one read an epoch: this is the third epoch's, at step 7
+            raise DataError(f"record {i} cannot be read")
+        return read(self, i)
+
+    monkeypatch.setattr(ArrayRecords, "__getitem__", getitem)
+
+
+def _failing_writer(monkeypatch):
+    jsonl = destinations.WRITERS["jsonl"]
+
+    def failing(run):
+        writer = jsonl(run)
+
+        def write(step, metrics):
+            if step >= 10:
+                raise _Full("the log cannot be written")
+            writer.write(step, metrics)
+
+        return replace(writer, write=write)
+
+    monkeypatch.setitem(destinations.WRITERS, "jsonl", failing)
+
+
+@pytest.mark.parametrize(("fault", "word"), [(_unreadable_record, "cannot be read"), (_failing_writer, "_Full")])
+def test_an_exception_in_data_or_a_writer_saves_first(tmp_path, capsys, fault, word):
+    """The state of the last whole step is on disk, later than the last periodic one, and goes on exactly."""
+    plain = {"val__every": 0, "sample__every": 0, "eval__metrics": "()", "checkpoint__every": 100}
+    straight, workdir = tmp_path / "straight", tmp_path / "run"
+    assert main_jax.main(arguments(straight, **plain)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        fault(patch)
+        assert main_jax.main(arguments(workdir, **plain)) == 1
+    assert word in capsys.readouterr().err
+    (saved,) = (int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert 5 <= saved < 12
+    assert main_jax.main(arguments(workdir, **plain)) == 0
+    assert state_print(workdir, **plain) == state_print(straight, **plain)
+    assert log(workdir) == log(straight)
 
 
 def test_non_finite_steps_end_the_run_with_a_healthy_state(tmp_path, monkeypatch):
