@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 USAGE = "python main_jax.py [--config=configs/NAME.py] [--workdir=DIR] [--mode=MODE] [--json] [--config.a.b=VALUE …]"
 
@@ -61,25 +63,43 @@ def resolve(args: argparse.Namespace, overrides: list[str]):
 
 def main(argv: list[str]) -> int:
     """The exit status; errors that a person can act on are one report on stderr."""
-    from diffusion.cluster import join, leave, report
+    from diffusion.signals import StopRequest
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("diffusion").setLevel(logging.INFO)
-    try:
-        from diffusion.mesh import two_cpu_devices
+    with StopRequest() as stop:  # before the imports that take seconds
+        from diffusion.cluster import leave, report
 
-        args, overrides = parse(argv)
-        config, workdir = resolve(args, overrides)
-        two_cpu_devices()
-        from diffusion.build import build, cluster
-        from diffusion.modes import MODES, OF_A_RUN
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("diffusion").setLevel(logging.INFO)
+        try:
+            run(argv, stop)
+        except KeyboardInterrupt:
+            return leave(128 + signal.SIGINT)
+        except Exception as error:
+            return leave(report(error))
+        return leave(0)
 
-        join(cluster(config))
-        extra = {"as_json": True} if args.json else {}
-        MODES[args.mode](build(config, workdir, training=args.mode not in OF_A_RUN), **extra)
-    except Exception as error:
-        return leave(report(error))
-    return leave(0)
+
+def run(argv: list[str], stop: Any) -> None:
+    """One command. ``stop`` is a StopRequest that holds the signals."""
+    from diffusion.mesh import two_cpu_devices
+
+    args, overrides = parse(argv)
+    config, workdir = resolve(args, overrides)
+    two_cpu_devices()
+    from diffusion.build import build, cluster
+    from diffusion.cluster import join
+    from diffusion.modes import MODES, OF_A_RUN, STOPPABLE
+
+    join(cluster(config))
+    program = build(config, workdir, training=args.mode not in OF_A_RUN)
+    if args.mode in STOPPABLE:
+        stop.install()  # again: joining takes SIGTERM
+        MODES[args.mode](program, stop)
+    else:
+        stop.release()
+        if stop:
+            raise stop.stopped("nothing was begun")
+        MODES[args.mode](program, **({"as_json": True} if args.json else {}))
 
 
 if __name__ == "__main__":

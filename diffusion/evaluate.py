@@ -5,6 +5,7 @@ Knows no loop and changes no training state; its randomness is its own stream.
 
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from diffusion.build import Program, abstract_params
 from diffusion.classifier_fit import labelled
 from diffusion.eval_report import scores_report
 from diffusion.extractors import Extractor
+from diffusion.feature_chunks import FeatureChunks
 from diffusion.generate import generate, indices
 from diffusion.mesh import over_rows, replicated
 from diffusion.metrics import Features, Scores, measure
@@ -45,12 +47,16 @@ def run(program: Program, params: Params, step: int) -> dict[str, float | None]:
     return report(program, params, step).values
 
 
-def report(program: Program, params: Params, step: int) -> Report:
+def report(program: Program, params: Params, step: int, between: Callable[[], None] = lambda: None) -> Report:
     """Generate the plan's images, extract features of both sides, compare.
+
+    Features of generated images stay in the workdir's ``cache/`` until the report is made, so that an evaluation of
+    the same weights that was interrupted goes on with the next batch.
 
     Args:
       params: the EMA's weights, a plain tree without a replica axis.
       step: of the weights, for the record.
+      between: called between two batches, on every process; what it raises ends the evaluation.
 
     Raises:
       ValueError: weights of another shape, or a generated or real image missing or counted twice.
@@ -63,7 +69,9 @@ def report(program: Program, params: Params, step: int) -> Report:
     pooled_plan = _pooled_plan(e.num_samples, real.labels) if e.num_samples else None
     label = np.repeat(np.arange(len(plan)), np.maximum(plan, 0 if pooled_plan is None else pooled_plan))
     index = indices(label)
-    made, predicted = _generated_features(program, extractor, params, label, index)
+    weights = fingerprint(params)
+    chunks = FeatureChunks(program.workdir / "cache", _about(program, extractor, weights, label))
+    made, predicted = _generated_features(program, extractor, params, label, index, chunks, between)
     mine = index < plan[label]
     names = program.dataset.classes
     generated = Features(made[mine], label[mine], extractor.name)
@@ -74,7 +82,7 @@ def report(program: Program, params: Params, step: int) -> Report:
     body = scores_report(scores) | {
         "metrics": {f"eval/{name}": value for name, value in values.items()},
         "step": step,
-        "weights": {"of": "ema", "sha256": fingerprint(params)},
+        "weights": {"of": "ema", "sha256": weights},
         "extractor": {"name": extractor.name, "sha256": extractor.sha256, "accuracy": extractor.accuracy},
         "reference": {
             "dataset": program.dataset.name,
@@ -90,6 +98,7 @@ def report(program: Program, params: Params, step: int) -> Report:
         "sampler": dict(program.config["sampler"]),
         "seconds": round(time.monotonic() - began, 3),
     }
+    chunks.clear()
     return Report(body["metrics"], scores, body)
 
 
@@ -102,11 +111,12 @@ def prepare(program: Program) -> Extractor:
     return program.make_extractor(name, classes, train, test, cache)
 
 
-def validation(program: Program, params: Params) -> dict[str, float | None]:
+def validation(program: Program, params: Params, between: Callable[[], None] = lambda: None) -> dict[str, float | None]:
     """``val/loss`` and its quarters of t on the test split, with a fixed t and noise for every example."""
     key, frozen = keys.stream(program.seed, "validate"), program.diffusion.codec.frozen
     step, total = _validation_step(program), None
     for batch in feed.once(program, "test"):
+        between()
         sums = jax.tree.map(np.float64, jax.device_get(step(params, frozen, batch, key)))
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     return divide(total)
@@ -176,18 +186,36 @@ def _real_features(program: Program, extractor: Extractor) -> Features:
     return Features(np.concatenate(found)[np.argsort(order)], np.concatenate(labels)[np.argsort(order)], extractor.name)
 
 
+def _about(program: Program, extractor: Extractor, weights: str, label: np.ndarray) -> dict[str, Any]:
+    """What decides the features of the generated images, to the bit on one topology."""
+    return {
+        "weights": weights,
+        "extractor": [extractor.name, extractor.sha256],
+        "config": {name: program.config[name] for name in ("process", "codec", "net", "cond", "sampler")},
+        "seed": program.eval.seed,
+        "batch_size": program.eval.batch_size,
+        "devices": [program.mesh.size, jax.process_count()],
+        "images": np.bincount(label).tolist(),
+    }
+
+
 def _generated_features(
-    program: Program, extractor: Extractor, params: Params, label: np.ndarray, index: np.ndarray
+    program: Program,
+    extractor: Extractor,
+    params: Params,
+    label: np.ndarray,
+    index: np.ndarray,
+    chunks: FeatureChunks,
+    between: Callable[[], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features f[n d] and read classes i[n], in the order of the plan; every planned image exactly once."""
-    extract, seen, found, predicted = _extract(program, extractor), [], [], []
-    for places, images in generate(program, params, label, index, seed=program.eval.seed, purpose="evaluate"):
-        values, classes = extract(extractor.frozen, images)
-        found.append(np.asarray(values)[: len(places)])
-        predicted.append(np.asarray(classes)[: len(places)])
-        seen.append(places)
-    order = np.concatenate(seen)
+    extract = _extract(program, extractor)
+    stream = {"seed": program.eval.seed, "purpose": "evaluate"}
+    for places, images in generate(program, params, label, index, **stream, between=between, done=chunks.has):
+        values, classes = (np.asarray(a)[: len(places)] for a in extract(extractor.frozen, images))
+        chunks.add(places, values, classes)
+    order, found, predicted = chunks.all()
     if not np.array_equal(np.sort(order), np.arange(len(label))):
         raise ValueError(f"{len(label)} images were planned; {len(np.unique(order))} different ones were made")
     back = np.argsort(order)
-    return np.concatenate(found)[back], np.concatenate(predicted)[back]
+    return found[back], predicted[back]

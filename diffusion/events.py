@@ -1,6 +1,6 @@
 """What a run does at certain steps beside training: validate, draw a grid, evaluate. Each only reads the state."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -18,12 +18,12 @@ from diffusion.writers import MultiWriter
 GRID_ROWS = 20  # classes in a sample grid, evenly spread where there are more
 
 
-def sample_grid(program: Program, params: Params, step: int, writers: MultiWriter) -> Path:
+def sample_grid(program: Program, params: Params, step: int, writers: MultiWriter, between: Callable[[], None]) -> Path:
     """samples/step_<8 digits>.png: a row per class, the same noise at every step."""
     names = program.dataset.classes
     shown = np.unique(np.linspace(0, max(len(names), 1) - 1, GRID_ROWS).round().astype(int))
     label = np.repeat(shown, program.sample.per_class)
-    drawn = images(program, params, label, indices(label), seed=program.seed, purpose="grid")
+    drawn = images(program, params, label, indices(label), seed=program.seed, purpose="grid", between=between)
     sheet = labelled_grid(drawn, program.sample.per_class, [names[c] for c in shown] if names else [])
     path = program.workdir / "samples" / f"step_{step:08d}.png"
     if jax.process_index() == 0:
@@ -37,9 +37,14 @@ def labelled_grid(drawn: np.ndarray, columns: int, labels: Sequence[str]) -> np.
     return grid(drawn, columns, labels=list(labels))
 
 
-def evaluation(program: Program, params: Params, step: int, writers: MultiWriter) -> dict[str, float | None]:
-    """Evaluate, write eval/step_*.json and *_classes.csv, show the table, and return the metrics."""
-    report = evaluate.report(program, params, step)
+def evaluation(
+    program: Program, params: Params, step: int, writers: MultiWriter, between: Callable[[], None]
+) -> dict[str, float | None]:
+    """Evaluate, write eval/step_*.json and *_classes.csv, show the table, and return the metrics.
+
+    ``between`` is called between two batches; what it raises ends the evaluation, which then goes on another time.
+    """
+    report = evaluate.report(program, params, step, between)
     stem = program.workdir / "eval" / f"step_{step:08d}"
     if jax.process_index() == 0:
         write_report(stem.with_suffix(".json"), Path(f"{stem}_classes.csv"), report.body, report.scores.rows)

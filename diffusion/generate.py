@@ -1,7 +1,7 @@
 """Images from weights: (class, index) in, uint8 out, the same on any number of devices and in any batch."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,16 +16,26 @@ from diffusion.types import Params
 
 
 def generate(
-    program: Program, params: Params, label: np.ndarray, index: np.ndarray, *, seed: int, purpose: str
+    program: Program,
+    params: Params,
+    label: np.ndarray,
+    index: np.ndarray,
+    *,
+    seed: int,
+    purpose: str,
+    between: Callable[[], None] = lambda: None,
+    done: Callable[[np.ndarray], bool] = lambda places: False,
 ) -> Iterator[tuple[np.ndarray, jax.Array]]:
     """Draw image (label[i], index[i]) for every i, a compiled batch at a time.
 
     Args:
       params: plain weights, usually the EMA's; put on the mesh by the caller or here.
       label, index: i[n]; an image's key is folded from (seed, purpose, label, index), never from its place.
+      between: called before every batch, on every process; what it raises ends the drawing.
+      done: places i[r] -> whether that batch is there already and is left out.
 
     Yields:
-      (places i[r], images u8[b h w c] on the device, of which the first r are real), every place once.
+      (places i[r], images u8[b h w c] on the device, of which the first r are real), every place at most once.
     """
     rows = padded_rows(program.eval.batch_size, program.mesh.size)
     step, image_keys, base = _compiled(program), _image_keys(program), keys.stream(seed, purpose)
@@ -34,7 +44,10 @@ def generate(
         rows * (jax.process_index() + 1) // jax.process_count(),
     )
     for start in range(0, len(label), rows):
+        between()
         places = np.arange(start, min(start + rows, len(label)))
+        if done(places):
+            continue
         filled = np.resize(places, rows)[here]
         drawn = put_rows(program.mesh, (label[filled].astype(np.int32), index[filled].astype(np.int32)))
         cond = {CLASS_CONDITION: drawn[0]} if CLASS_CONDITION in program.diffusion.net.conditions else {}

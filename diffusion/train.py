@@ -11,17 +11,18 @@ import jax
 import numpy as np
 
 from diffusion import cluster, evaluate, events, feed, runs
+from diffusion.bad_steps import BadSteps
 from diffusion.best import better
 from diffusion.build import Program
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
 from diffusion.environment import environment
-from diffusion.errors import DataError, NonFiniteError, Stopped
+from diffusion.errors import DataError, NonFiniteError
 from diffusion.mesh import put_rows
 from diffusion.progress import Progress, say
 from diffusion.signals import StopRequest
 from diffusion.state import TrainState, count_parameters
-from diffusion.steps import GO_ON, STOP, Metrics, make_train_step
+from diffusion.steps import GO_ON, SAVE_AGAIN, STOP, Metrics, make_train_step
 from diffusion.window import Values, Window, divide
 from diffusion.writers import MultiWriter, make_writers
 
@@ -29,8 +30,11 @@ IN_FLIGHT = 2  # steps dispatched and not waited for: unbounded dispatch dies on
 LOW_RATE = 1e-7
 
 
-def run(program: Program) -> None:
+def run(program: Program, stop: StopRequest | None = None) -> None:
     """Train up to ``train.steps`` from wherever the workdir stands.
+
+    Args:
+      stop: an entered one; without it signals are taken here.
 
     Raises:
       Stopped: asked to; the state is saved.
@@ -38,15 +42,17 @@ def run(program: Program) -> None:
       UserError: the run cannot start or go on; the message says why.
     """
     with (
-        StopRequest(program.train.max_minutes) as stop,
+        contextlib.nullcontext(stop) if stop is not None else StopRequest() as stop,
         contextlib.closing(runs.checkpoints(program)) as saved,
     ):
+        stop.after_minutes(program.train.max_minutes)
         source = _prepare(program)
         start = runs.start(program, saved, source.identity)
         step = int(start.state.step)
         if start.meta and start.meta["events_done"] and step >= program.train.steps:
             say(f"This run is finished: {step} of {program.train.steps} steps are done. {events.places(program)}")
             return
+        stop.check()
         if jax.process_index() == 0:
             runs.write_config(program)
         with contextlib.closing(_writers(program, start.meta)) as writers:
@@ -79,17 +85,22 @@ class Loop:
         plateau = program.schedule.plateau
         self.plateau_every = (program.val.every or plateau.every) if plateau else 0
         self.since_observed = Window(0, meta.get("since_observed"))
-        self.flight: deque[Metrics] = deque()
+        self.flight: deque[tuple[int, Metrics]] = deque()
         self.progress = Progress(program.train.steps, program.loading.batch_size, silent=jax.process_index() != 0)
         self.rate: float | None = None
         self.written: dict[str, Any] | None = None  # what the log held before events that are not all done
         self.unwritten: deque[tuple[int, Values]] = deque(map(tuple, meta.get("unwritten", [])))
+        self.saved_step = self.began if start.meta else None
+        self.bad_steps = BadSteps(program.workdir, source, self.began)
 
     def run(self) -> None:
         """Steps and events up to the end; whatever goes wrong on the host, a healthy state is saved first."""
         p = self.program
         train_step = make_train_step(p.diffusion, p.optimiser, p.mesh)
-        asked = [put_rows(p.mesh, np.full(len(p.mesh.local_devices), flag, np.int32)) for flag in (GO_ON, STOP)]
+        words = {
+            word: put_rows(p.mesh, np.full(len(p.mesh.local_devices), word, np.int32))
+            for word in (GO_ON, SAVE_AGAIN, STOP)
+        }
         try:
             self._write([])
             if not self.events_done:
@@ -97,7 +108,7 @@ class Loop:
             with feed.from_step(p, self.source, self.step) as batches:
                 while self.step < p.train.steps:
                     self._keep_up()
-                    self._dispatch(train_step, next(batches), asked[bool(self.stop)])
+                    self._dispatch(train_step, next(batches), words[self._word()])
                     self._events()
             self._drain()
         except BaseException as error:
@@ -106,12 +117,17 @@ class Loop:
         finally:
             self.progress.close()
 
+    def _word(self) -> int:
+        """What this process has to tell all of them with the next step."""
+        well = self.saved.check()
+        return STOP if self.stop else GO_ON if well else SAVE_AGAIN
+
     def _dispatch(self, train_step: Callable, batch: Any, asked: jax.Array) -> None:
         if self.step == self.began:
             say("Compiling the train step …")
         self.state, metrics = train_step(self.state, self.program.diffusion.codec.frozen, batch, asked)
         self.step += 1
-        self.flight.append(metrics)
+        self.flight.append((self.step, metrics))
         self.window.add(self.step, metrics)
         if self.plateau_every and not self.program.val.every:
             self.since_observed.add(self.step, metrics)
@@ -120,30 +136,35 @@ class Loop:
 
     def _keep_up(self) -> None:
         """Wait until fewer than IN_FLIGHT steps are under way, and heed what they report."""
-        while len(self.flight) >= (1 if self.program.train.debug else IN_FLIGHT):
+        while len(self.flight) >= IN_FLIGHT:
             self._wait()
-        if not self.saved.check():
-            self._save()
-
-    def _wait(self) -> None:
-        """Wait for the oldest step in flight; every process reads the same two numbers of it."""
-        stop, bad = jax.device_get(self.flight.popleft().control)
-        self._write(self.window.take(self.step - len(self.flight)))
-        if bad >= self.program.train.max_bad_steps:
-            raise NonFiniteError(
-                f"the loss or its gradient was not finite in {bad} steps in a row (up to step "
-                f"{self.step - len(self.flight)}); the last healthy state is saved. A lower optim.lr, a clip, "
-                "or float32 may help"
-            )
-        if stop == STOP:
-            reason = self.stop.reason or "a signal to another process"
-            raise Stopped(
-                f"stopped ({reason}) and saved in {self.saved.directory}; the same command goes on from there"
-            )
 
     def _drain(self) -> None:
         while self.flight:
             self._wait()
+
+    def _wait(self) -> None:
+        """Wait for the oldest step in flight and heed it; every process reads the same two numbers of it."""
+        step, word, bad = self._land()
+        self._write(self.window.take(step))
+        if bad >= self.program.train.max_bad_steps:
+            raise NonFiniteError(
+                f"{bad} steps in a row, up to step {step}, were skipped: their loss or gradient was not finite, or the "
+                f"loss above train.max_loss; bad_steps.jsonl lists their examples. The last healthy state is saved. "
+                "A lower optim.lr, a clip, or float32 may help; train.debug=true names the layer"
+            )
+        if word == STOP:
+            raise self.stop.stopped(f"saved in {self.saved.directory}; the same command goes on from there")
+        if word == SAVE_AGAIN:
+            self._save()
+
+    def _land(self) -> tuple[int, int, int]:
+        """The oldest step in flight once it is done: (step, strongest word, bad steps in a row)."""
+        step, metrics = self.flight.popleft()
+        word, bad = (int(n) for n in jax.device_get(metrics.control))
+        if bad:
+            self.bad_steps.report(step, metrics.suspect)
+        return step, word, bad
 
     def _write(self, logged: list[tuple[int, Values]]) -> None:
         """Log them after those that a failing writer has left; what cannot be written stays for the checkpoint."""
@@ -195,18 +216,18 @@ class Loop:
         self.written = self.writers.state()
         with self.progress.aside():
             if due["val"]:
-                values |= evaluate.validation(p, state.ema)
+                values |= evaluate.validation(p, state.ema, self.stop.check)
                 self.writers.write(step, values)
             if due["sample"]:
-                events.sample_grid(p, state.ema, step, self.writers)
+                events.sample_grid(p, state.ema, step, self.writers, self.stop.check)
             if due["eval"]:
-                values |= events.evaluation(p, state.ema, step, self.writers)
+                values |= events.evaluation(p, state.ema, step, self.writers, self.stop.check)
             if due["plateau"]:
                 state = self._observe(values.get("val/loss"))
                 self.since_observed = Window(0)
             self.state, self.events_done, self.written = state, True, None
             if self._rank(step, values) or save or owed:
-                self._save(wait=last, replace=owed)
+                self._save(wait=last, replace=owed or self.saved_step == step)
 
     def _everies(self) -> dict[str, int]:
         p = self.program
@@ -225,7 +246,7 @@ class Loop:
     def _flush(self) -> None:
         """Write what is late. A stop asked for in these steps is asked for again in the next ones."""
         while self.flight:
-            jax.block_until_ready(self.flight.popleft())
+            self._land()
         self._write(self.window.take(self.step))
         self.writers.flush()
 
@@ -250,6 +271,7 @@ class Loop:
             "low_rate_said": self.lowest_rate_said,
             "environment": environment(),
         }
+        self.saved_step = self.step
         self.saved.save(self.step, self.state, meta, {} if value is None else {name: value}, wait=wait, replace=replace)
 
     def _save_healthy(self, error: BaseException) -> None:

@@ -17,10 +17,10 @@ LAYERS = (
     "nets",
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
-    environment window cluster launchers""",
+    environment window cluster launchers agreement feature_chunks""",
     "build",
     "generate evaluate feed",
-    "train modes describe bench signals events runs",
+    "train modes describe bench signals events runs bad_steps",
     "main_jax",
 )
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms.split()}

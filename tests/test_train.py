@@ -148,10 +148,10 @@ def test_400_steps_on_eight_devices(tmp_path):
 def test_an_exception_in_an_evaluation_saves_first_and_the_next_run_owes_it(tmp_path, monkeypatch):
     workdir, broken = tmp_path / "run", evaluate.report
 
-    def fails_at_the_end(program, params, step):
+    def fails_at_the_end(program, params, step, between):
         if step == 12:
             raise RuntimeError("the evaluation broke")
-        return broken(program, params, step)
+        return broken(program, params, step, between)
 
     monkeypatch.setattr(evaluate, "report", fails_at_the_end)
     assert main_jax.main(arguments(workdir)) == 1
@@ -173,7 +173,7 @@ def _unreadable_record(monkeypatch):
     from diffusion.data.records import ArrayRecords
 
     read = ArrayRecords.__getitem__
-    first = set(feed.loader(program("unused"), "train", training=True)._ids(7)[:1].tolist())
+    first = set(feed.loader(program("unused"), "train", training=True).ids(7)[:1].tolist())
     broken = {"reads": 0}
 
     def getitem(self, i):
@@ -218,6 +218,75 @@ def test_an_exception_in_data_or_a_writer_saves_first(tmp_path, capsys, fault, w
     assert log(workdir) == log(straight)
 
 
+def _stop_in(event, stop, monkeypatch):
+    """Ask to stop from within the first ``event`` of the run."""
+    if event == "evaluation":
+        owner, name = evaluate, "_real_features"
+    elif event == "validation":
+        owner, name = evaluate, "_validation_step"
+    else:
+        owner, name = events, "indices"
+    inner = getattr(owner, name)
+
+    def stopping(*args):
+        stop.reason = "SIGTERM"
+        return inner(*args)
+
+    monkeypatch.setattr(owner, name, stopping)
+
+
+@pytest.mark.parametrize("event", ["evaluation", "validation", "grid"])
+def test_a_stop_within_an_event_leaves_it_owed_and_goes_on_exactly(finished, tmp_path, event):
+    workdir, stop = tmp_path / "run", StopRequest()
+    with pytest.MonkeyPatch.context() as patch:
+        _stop_in(event, stop, patch)
+        with pytest.raises(Stopped, match="SIGTERM"):
+            train.run(program(workdir), stop)
+    at = {"evaluation": 6, "validation": 4, "grid": 6}[event]
+    assert max(int(path.name) for path in (workdir / "checkpoints").iterdir()) == at
+    assert not state_print(workdir)[1]["events_done"]
+    train.run(program(workdir))
+    assert state_print(workdir) == state_print(finished)
+    assert log(workdir) == log(finished)
+
+
+def test_an_interrupted_evaluation_draws_no_image_twice(finished, tmp_path, monkeypatch):
+    """Stopped after one of three batches, it draws the other two; the figures are those of an undisturbed one."""
+    workdir, few = tmp_path / "run", {"eval__num_samples_per_class": 7, "train__steps": 6, "eval__every": 0}
+    drawn, stop = [], StopRequest()
+    add = evaluate.FeatureChunks.add
+
+    def counting(self, places, *made):
+        drawn.append(places.tolist())
+        stop.reason = "SIGTERM"
+        add(self, places, *made)
+
+    monkeypatch.setattr(evaluate.FeatureChunks, "add", counting)
+    with pytest.raises(Stopped):
+        train.run(program(workdir, **few), stop)
+    assert len(drawn) == 1 and len(list((workdir / "cache").glob("evaluation-*/*.npz"))) == 1
+    train.run(program(workdir, **few))
+    assert [places[0] for places in drawn] == [0, 32, 64] and sum(map(len, drawn)) == 70
+    assert not list((workdir / "cache").glob("evaluation-*")), "nothing of it is left"
+    monkeypatch.setattr(evaluate.FeatureChunks, "add", add)
+    train.run(program(tmp_path / "straight", **few))
+    assert log(workdir) == log(tmp_path / "straight")
+
+
+def test_features_of_other_weights_or_damaged_ones_are_drawn_again(tmp_path):
+    places, features, classes = np.arange(3), np.ones((3, 2), np.float32), np.zeros(3, np.int32)
+    evaluate.FeatureChunks(tmp_path, {"weights": "a"}).add(places, features, classes)
+    again = evaluate.FeatureChunks(tmp_path, {"weights": "a"})
+    assert again.has(places) and not again.has(places[:2]) and not again.has(places + 3)
+    np.testing.assert_array_equal(again.all()[1], features)
+    assert not evaluate.FeatureChunks(tmp_path, {"weights": "b"}).has(places)
+    (file,) = tmp_path.glob("*/*.npz")
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 16
+    file.write_bytes(bytes(raw))
+    assert not evaluate.FeatureChunks(tmp_path, {"weights": "a"}).has(places)
+
+
 def test_non_finite_steps_end_the_run_with_a_healthy_state(tmp_path, monkeypatch):
     p = quiet(tmp_path / "run", train__max_bad_steps=3, train__steps=30)
     put = feed.put_rows
@@ -235,14 +304,66 @@ def test_non_finite_steps_end_the_run_with_a_healthy_state(tmp_path, monkeypatch
     saved = train.runs.checkpoints(p, read_only=True).restore(train.runs._abstract_state(p))
     assert int(saved.state.updates) == 4 and int(saved.state.bad_total) >= 3
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(saved.state.params))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "bad_steps.jsonl").read_text().splitlines()]
+    source = feed.loader(p, "train", training=True)
+    assert [line["step"] for line in lines][:3] == [5, 6, 7] and lines[0]["why"] == "loss"
+    assert all(line["ids"] == source.ids(line["step"] - 1).tolist() for line in lines)
 
 
-def test_max_minutes_stops_saves_and_goes_on_exactly(tmp_path, monkeypatch):
+def _poison(monkeypatch, steps, row):
+    """NaN into one row of the given steps' batches, whoever asks for them."""
+    put = feed.put_rows
+
+    def poisoned(mesh, batch):
+        ids = batch.id[batch.valid]
+        if any(np.array_equal(ids, wanted) for wanted in steps):
+            x = batch.x.astype(np.float32)
+            x[row] = np.nan
+            batch = replace(batch, x=x)
+        return put(mesh, batch)
+
+    monkeypatch.setattr(feed, "put_rows", poisoned)
+
+
+def test_a_bad_step_names_its_example_and_changes_nothing(tmp_path, monkeypatch, capsys):
+    p = quiet(tmp_path / "run", checkpoint__every=4)
+    source = feed.loader(p, "train", training=True)
+    wanted = [source.ids(3), source.ids(7)]
+    _poison(monkeypatch, wanted, row=5)
+    train.run(p)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "bad_steps.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["why"], line["of"], line["ids"]) for line in lines] == [
+        (4, "loss", "examples", [int(wanted[0][5])]),
+        (8, "loss", "examples", [int(wanted[1][5])]),
+    ]
+    assert log(tmp_path / "run")[-1]["train/bad_steps"] == 2
+    assert (
+        f"step 4 changed nothing: its loss is not finite; training examples {wanted[0][5]} " in capsys.readouterr().out
+    )
+
+
+def test_bad_steps_after_the_checkpoint_are_cut_on_resume(tmp_path):
+    from diffusion.bad_steps import BadSteps
+
+    path = tmp_path / "bad_steps.jsonl"
+    path.write_text('{"step": 4}\n{"step": 8}\n{"st')
+    BadSteps(tmp_path, None, 4)
+    assert path.read_text() == '{"step": 4}\n'
+
+
+def test_an_abnormal_loss_is_skipped_and_listed(tmp_path):
+    p = quiet(tmp_path / "run", train__max_loss=1e-6, train__max_bad_steps=2)
+    with pytest.raises(train.NonFiniteError, match=r"train\.max_loss"):
+        train.run(p)
+    line = json.loads((tmp_path / "run" / "bad_steps.jsonl").read_text().splitlines()[0])
+    assert line["why"] == "max_loss" and line["of"] == "batch" and line["loss"] > 0.1 and len(line["ids"]) == 512
+
+
+def test_max_minutes_stops_saves_and_goes_on_exactly(tmp_path):
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     ticks = iter(range(10_000))
-    monkeypatch.setattr(train, "StopRequest", lambda minutes: StopRequest(minutes and 0.1, clock=lambda: next(ticks)))
     with pytest.raises(Stopped, match="max_minutes") as raised:
-        train.run(quiet(cut, train__max_minutes=1.0))
+        train.run(quiet(cut, train__max_minutes=0.1), StopRequest(clock=lambda: next(ticks)))
     assert raised.value.status == 75
     stopped_at = train.runs.checkpoints(quiet(cut), read_only=True).latest()
     assert 0 < stopped_at < 12
@@ -259,7 +380,7 @@ def test_a_plateau_sees_one_observation_per_validation(tmp_path, monkeypatch, ca
         val__every=2, sample__every=0, eval__metrics="()", log__every=1, train__steps=8,
     )  # fmt: skip
     losses = iter([4.0, 4.0, 4.0, 1e-3])
-    monkeypatch.setattr(evaluate, "validation", lambda program, params: {"val/loss": next(losses)})
+    monkeypatch.setattr(evaluate, "validation", lambda *_: {"val/loss": next(losses)})
     train.run(p)
     rates = {line["step"]: line["train/lr"] for line in log(tmp_path / "run") if "train/lr" in line}
     assert rates[1] == rates[4] == pytest.approx(2e-3)

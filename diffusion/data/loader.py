@@ -94,7 +94,7 @@ class Loader:
         one_epoch = grain.MapDataset.range(self.steps_per_epoch)
         return one_epoch.repeat().map_with_index(lambda step, _: self._load(step))
 
-    def _ids(self, step: int) -> np.ndarray:
+    def ids(self, step: int) -> np.ndarray:
         """Record numbers of the global batch, i64[at most batch_size]."""
         epoch, first = divmod(step, self.steps_per_epoch)
         window = slice(first * self.batch_size, (first + 1) * self.batch_size)
@@ -102,7 +102,7 @@ class Loader:
         return _shuffled(n, self.seed, epoch)[window] if self.shuffle else np.arange(n)[window]
 
     def _load(self, step: int) -> Batch:
-        ids = self._ids(step)
+        ids = self.ids(step)
         local = self.rows // self.process_count
         slots = range(self.process_index * local, (self.process_index + 1) * local)
         draws = self.transform.draws if self.shuffle else 0

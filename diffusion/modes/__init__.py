@@ -1,4 +1,4 @@
-"""What ``--mode`` chooses: each row takes a Program."""
+"""What ``--mode`` chooses: each row takes a Program, and what its name's presence below says."""
 
 from diffusion.modes.bench import bench
 from diffusion.modes.describe import describe
@@ -8,3 +8,4 @@ from diffusion.train import run as train
 MODES = {"train": train, "eval": evaluate, "sample": sample, "describe": describe, "bench": bench}
 OF_A_RUN = ("eval", "sample")  # these take the workdir's own config as their base
 AS_JSON = ("describe", "bench")  # these take as_json
+STOPPABLE = ("train", "eval", "sample")  # these take the StopRequest, and stop in good order

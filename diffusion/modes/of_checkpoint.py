@@ -13,13 +13,18 @@ from diffusion.errors import ConfigError
 from diffusion.generate import asked_labels, images, indices
 from diffusion.pictures import save_png
 from diffusion.progress import say
+from diffusion.signals import StopRequest
 from diffusion.writers import make_writers
 
 COLUMNS = 16  # of the sheet in samples.png, where images are not asked for class by class
 
 
-def evaluate(program: Program) -> None:
-    """Evaluate the EMA weights of ``eval.step``; the files and trackers of the run get the figures."""
+def evaluate(program: Program, stop: StopRequest) -> None:
+    """Evaluate the EMA weights of ``eval.step``; the files and trackers of the run get the figures.
+
+    Raises:
+      Stopped: asked to; the same command goes on with the next batch of images.
+    """
     if not program.eval.metrics:
         raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
     params, meta, step = runs.ema_weights(program, program.eval.step)
@@ -33,17 +38,17 @@ def evaluate(program: Program) -> None:
         name=program.name,
     )
     with contextlib.closing(writers):
-        events.evaluation(program, params, step, writers)
+        events.evaluation(program, params, step, writers, stop.check)
     stem = program.workdir / "eval" / f"step_{step:08d}"
     say(f"It wrote:\n  {stem}.json\n  {stem}_classes.csv")
 
 
-def sample(program: Program) -> None:
+def sample(program: Program, stop: StopRequest) -> None:
     """samples.npz and samples.png of the classes asked for, from the EMA weights of ``sample.step``."""
     s, names = program.sample, program.dataset.classes
     label = asked_labels(s.classes, s.num, names)
     params, _, step = runs.ema_weights(program, s.step)
-    drawn = images(program, params, label, indices(label), seed=s.seed, purpose="sample")
+    drawn = images(program, params, label, indices(label), seed=s.seed, purpose="sample", between=stop.check)
     if jax.process_index() != 0:
         return
     folder = Path(s.out) if s.out else program.workdir
