@@ -23,6 +23,12 @@ class DataError(UserError):
     status = 1
 
 
+class DiskError(UserError):
+    """The disk is full, or refuses to be written. Exit 1; what was saved before stands."""
+
+    status = 1
+
+
 class NonFiniteError(UserError):
     """Too many non-finite steps in a row; a healthy state was saved. Exit 3."""
 
