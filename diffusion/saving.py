@@ -102,10 +102,12 @@ class Saver:
         if self._folder.holds(step):
             self._failure = None
             return True
-        repeated, self._failure = self._failure is not None, error or OSError("another process could not write")
-        if repeated:
+        error = error or OSError("another process could not write")
+        if self._failure is not None:
+            self._failure = self._failure if disk.refusal(self._failure) and not disk.refusal(error) else error
             self.raise_failure()
-        name = disk.refusal(self._failure) or f"{type(self._failure).__name__}: {self._failure}"
+        self._failure = error
+        name = disk.refusal(error) or f"{type(error).__name__}: {error}"
         log.warning("saving checkpoint %d failed (%s); it is tried once more", step, name)
         return False
 

@@ -4,9 +4,11 @@
 ``12.replaced`` stands until another 12 is there; ``12.deleting`` is on its way out; ``12.corrupt`` was found damaged.
 """
 
+import errno
 import itertools
 import shutil
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -79,7 +81,7 @@ class StepFolder:
             for pattern in ("*.deleting", f"*{UNFINISHED}*", "*.replaced"):
                 for path in self.path.glob(pattern):
                     if path.suffix != ".replaced" or path.with_suffix("").exists():
-                        shutil.rmtree(path)
+                        _delete(path)
         barrier("after the sweep")
 
     def move(self, old: str, new: str) -> None:
@@ -97,3 +99,18 @@ def _join_writers() -> None:
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("orbax."):
             threading.Thread.join(thread)
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder. TensorStore's own threads may still write, out of our sight, what belongs to a failed save."""
+    for _ in range(100):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+        if UNFINISHED in path.name:
+            time.sleep(0.05)
+        if not path.exists():
+            return
+    shutil.rmtree(path)

@@ -130,4 +130,8 @@ def test_a_file_system_that_takes_no_bytes_is_said_for_what_it_is(copy):
             Checkpoints(copy).save(40, train_state(40), META, wait=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, LIMITS)
-    assert sorted(path.name for path in copy.iterdir()) == ["10", "20", "30"]
+    checkpoints = Checkpoints(copy, keep=9)
+    assert checkpoints.all_steps() == [10, 20, 30]
+    checkpoints.save(40, train_state(40), META, wait=True)
+    checkpoints.close()
+    assert sorted(path.name for path in copy.iterdir()) == ["10", "20", "30", "40"]
