@@ -23,6 +23,12 @@ class DataError(UserError):
     status = 1
 
 
+class PeerError(UserError):
+    """Another process of this run is gone or did not come; no collective is possible any more. Exit 1."""
+
+    status = 1
+
+
 class NonFiniteError(UserError):
     """Too many non-finite steps in a row; a healthy state was saved. Exit 3."""
 
