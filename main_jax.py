@@ -3,7 +3,6 @@
 import argparse
 import logging
 import sys
-import traceback
 from pathlib import Path
 
 USAGE = "python main_jax.py [--config=configs/NAME.py] [--workdir=DIR] [--mode=MODE] [--json] [--config.a.b=VALUE …]"
@@ -62,7 +61,7 @@ def resolve(args: argparse.Namespace, overrides: list[str]):
 
 def main(argv: list[str]) -> int:
     """The exit status; errors that a person can act on are one report on stderr."""
-    from diffusion.errors import UserError
+    from diffusion.cluster import join, leave, report
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("diffusion").setLevel(logging.INFO)
@@ -72,18 +71,15 @@ def main(argv: list[str]) -> int:
         args, overrides = parse(argv)
         config, workdir = resolve(args, overrides)
         two_cpu_devices()
-        from diffusion.build import build
+        from diffusion.build import build, cluster
         from diffusion.modes import MODES, OF_A_RUN
 
+        join(cluster(config))
         extra = {"as_json": True} if args.json else {}
         MODES[args.mode](build(config, workdir, training=args.mode not in OF_A_RUN), **extra)
-    except UserError as error:
-        print(f"main_jax.py: {error}", file=sys.stderr, flush=True)
-        return error.status
-    except Exception:
-        traceback.print_exc()
-        return 1
-    return 0
+    except Exception as error:
+        return leave(report(error))
+    return leave(0)
 
 
 if __name__ == "__main__":

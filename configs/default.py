@@ -126,6 +126,14 @@ def get_config() -> ConfigDict:
         out="",  # folder of samples.npz and samples.png; the workdir where empty
     )
     c.mesh = dict(data=0)  # devices that share a batch; 0 takes all
+    c.cluster = dict(  # several processes that train as one; each is started with the same command
+        coordinator="",  # host:port of process 0, which all can reach; with processes and process, or not at all
+        processes=0,  # how many there are
+        process=-1,  # which one this is, from 0
+        detect=True,  # without the three: ask SLURM, Open MPI, a TPU pod or Kubernetes; false stays alone
+        timeout=300,  # seconds to wait for the others at the start
+        heartbeat=100,  # seconds without a sign of life after which a process counts as dead
+    )
     c.log = dict(
         every=50,  # steps between logged metrics
         tensorboard=True,

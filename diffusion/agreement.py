@@ -10,14 +10,6 @@ import numpy as np
 LIMIT_S = 600  # for which one process waits for the slowest to write its part
 
 
-def barrier(name: str) -> None:
-    """Until every process is here."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
 def all_agree(ok: bool) -> bool:
     """Whether it is so on every process; the same answer on all."""
     if jax.process_count() == 1:

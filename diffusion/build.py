@@ -120,6 +120,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     """
     c = config
     _check_seed("seed", c.seed)
+    cluster(c)
     train = _section("train", settings.Train, c.train)
     dataset, transform = _data(c.data)
     diffusion = _diffusion(c, dataset, transform)
@@ -156,6 +157,11 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     )
 
 
+def cluster(config: ConfigDict) -> settings.Cluster:
+    """How this process finds the others; `diffusion.cluster.join` takes it before any device is used."""
+    return _section("cluster", settings.Cluster, config.cluster)
+
+
 def _loading(c: ConfigDict) -> Loading:
     for field, least in (("batch_size", 1), ("threads", 0), ("prefetch", 1)):
         if c[field] < least:
@@ -168,6 +174,7 @@ def _loading(c: ConfigDict) -> Loading:
 def _resolved(config: ConfigDict, best: tuple[str, str]) -> dict[str, Any]:
     values = config.to_dict()
     values["checkpoint"] |= {"best_metric": best[0], "best_mode": best[1]}
+    values.pop("cluster")  # it differs between processes, and between one start and the next
     return values
 
 

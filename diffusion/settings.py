@@ -85,6 +85,30 @@ class Log:
         _check(self, every=1)
 
 
+@dataclass(frozen=True)
+class Cluster:
+    coordinator: str
+    processes: int
+    process: int
+    detect: bool
+    timeout: int
+    heartbeat: int
+
+    def __post_init__(self):
+        _check(self, processes=0, process=-1, timeout=1, heartbeat=1)
+        given = {"coordinator": self.coordinator != "", "processes": self.processes > 0, "process": self.process >= 0}
+        if any(given.values()):
+            lacks = [name for name, there in given.items() if not there]
+            if lacks:
+                raise ValueError(f"{lacks[0]} is not given; coordinator, processes and process go together")
+            if self.process >= self.processes:
+                raise ValueError(
+                    f"process is {self.process}; of {self.processes} processes the last is number {self.processes - 1}"
+                )
+            if not self.coordinator.rpartition(":")[2].isdecimal() or ":" not in self.coordinator:
+                raise ValueError(f"coordinator is {self.coordinator!r}; it must be host:port of process 0")
+
+
 def _check_step(step: str) -> None:
     if step not in ("latest", "best") and not step.isdigit():
         raise ValueError(f"step is {step!r}; it must be latest, best or a number")

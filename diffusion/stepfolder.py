@@ -14,7 +14,8 @@ from pathlib import Path
 
 import jax
 
-from diffusion.agreement import barrier, first_says
+from diffusion.agreement import first_says
+from diffusion.cluster import barrier
 from diffusion.errors import NoValidCheckpoint
 
 UNFINISHED = ".orbax-checkpoint-tmp"

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import evaluate, events, feed, runs
+from diffusion import cluster, evaluate, events, feed, runs
 from diffusion.best import better
 from diffusion.build import Program
 from diffusion.checkpoint import Checkpoints
@@ -98,8 +98,8 @@ class Loop:
                     self._dispatch(train_step, next(batches), asked[bool(self.stop)])
                     self._events()
             self._drain()
-        except BaseException:
-            self._save_healthy()
+        except BaseException as error:
+            self._save_healthy(error)
             raise
         finally:
             self.progress.close()
@@ -242,8 +242,13 @@ class Loop:
         }
         self.saved.save(self.step, self.state, meta, {} if value is None else {name: value}, wait=wait, replace=replace)
 
-    def _save_healthy(self) -> None:
-        """Save what there is before an error goes its way; a state that the device lost cannot be."""
+    def _save_healthy(self, error: BaseException) -> None:
+        """Save what there is before an error goes its way; a state that the device lost cannot be.
+
+        Nor can one be saved by one process alone: a process that failed by itself is gone at once.
+        """
+        if not cluster.alike(error):
+            cluster.leave(cluster.report(error))
         lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
         if not lost and self.step > self.began:
             self._save(wait=True)
