@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusion.errors import DiskError
+from diffusion.errors import DiskError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,12 @@ def refusal(error: BaseException | None) -> str | None:
     return None
 
 
-def full(error: OSError) -> DiskError | None:
-    """The report of a file that could not be written; None where the disk is not to blame."""
-    why = refusal(error)
+def refused(error: Exception) -> DiskError | None:
+    """The report of a file that could not be written; None where the disk is not to blame or all is said."""
+    why = None if isinstance(error, UserError) else refusal(error)
     if why is None:
         return None
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     return DiskError(f"{where}{why}; make room, and the same command goes on from the last checkpoint")
 
 
@@ -50,13 +50,6 @@ def existing(path: Path) -> Path:
 def free_bytes(path: Path) -> int:
     """What may still be written in the file system that holds, or would hold, a path."""
     return shutil.disk_usage(existing(path)).free
-
-
-def require_room(path: Path, needed: int, what: str) -> None:
-    """Raises DiskError, with both figures, where ``needed`` bytes do not fit."""
-    free = free_bytes(path)
-    if free < needed:
-        raise DiskError(f"{path}: {what} needs {readable(needed)} and {readable(free)} are free")
 
 
 def readable(size: int) -> str:

@@ -15,8 +15,7 @@ from diffusion.best import better
 from diffusion.build import Program
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
-from diffusion.environment import environment
-from diffusion.errors import DataError, NonFiniteError, Stopped
+from diffusion.errors import DataError, DiskError, NonFiniteError, Stopped
 from diffusion.mesh import put_rows
 from diffusion.progress import Progress, say
 from diffusion.signals import StopRequest
@@ -39,14 +38,17 @@ def run(program: Program) -> None:
     """
     with (
         StopRequest(program.train.max_minutes) as stop,
+        contextlib.ExitStack() as until,
         contextlib.closing(runs.checkpoints(program)) as saved,
     ):
         source = _prepare(program)
+        until.enter_context(runs.alone(program))
         start = runs.start(program, saved, source.identity)
         step = int(start.state.step)
         if start.meta and start.meta["events_done"] and step >= program.train.steps:
             say(f"This run is finished: {step} of {program.train.steps} steps are done. {events.places(program)}")
             return
+        runs.check_room(program, saved)
         if jax.process_index() == 0:
             runs.write_config(program)
         with contextlib.closing(_writers(program, start.meta)) as writers:
@@ -229,7 +231,7 @@ class Loop:
         if self.measured and (name.startswith("train/") or self.measured[0] == self.step):
             value = self.measured[1]
         meta = {
-            "config": self.program.config,
+            **runs.facts(self.program, self.state),
             "data": self.source.identity,
             "best": self.best.to_json(),
             "measured": self.measured,
@@ -238,7 +240,6 @@ class Loop:
             "writers": self.written or self.writers.state(),
             "events_done": self.events_done,
             "low_rate_said": self.lowest_rate_said,
-            "environment": environment(),
         }
         self.saved.save(self.step, self.state, meta, {} if value is None else {name: value}, wait=wait, replace=replace)
 
@@ -250,12 +251,13 @@ class Loop:
         if not cluster.alike(error):
             cluster.leave(cluster.report(error))
         lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
-        if not lost and self.step > self.began:
+        if not lost and self.step > self.began and not isinstance(error, DiskError):
             self._save(wait=True)
 
 
 def _prepare(program: Program) -> Loader:
     """What can be found wrong is found before step 0: data, extractor, metrics."""
+    runs.check_workdir(program)
     try:
         source = feed.loader(program, "train", training=True)
         source.batch(0)
