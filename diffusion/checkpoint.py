@@ -1,27 +1,25 @@
 """Checkpoints that are written whole, verified bit for bit, and never silently wrong.
 
-A step is one Orbax composite that becomes visible by a single rename: ``state`` (the arrays, by path) and
-``meta`` (JSON under a seal: manifest, exact fingerprints of every leaf, and what the caller gives). Saving
-runs in the background. Orbax's `CheckpointManager` is not used: it lists steps whose save failed, skips a
+A step is one Orbax composite that becomes visible by a single rename: ``state`` (the arrays, by path), ``meta``
+(JSON under a seal: manifest, exact fingerprints of every leaf, and what the caller gives) and ``files.json`` (a
+sealed list of their files, by which damage is found before Orbax reads them). Saving
+runs in the background (`saving`). Orbax's `CheckpointManager` is not used: it lists steps whose save failed, skips a
 save without a word, and lets a NaN be best; here the directory itself is the list.
 """
 
-import itertools
 import logging
 import math
-import shutil
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from diffusion.best import kept, ranked
 from diffusion.errors import NoValidCheckpoint
 from diffusion.leaves import by_path, fingerprints
 from diffusion.manifest import Damaged, manifest, sealed
-from diffusion.restoring import Restored, first_valid, read_body, saved_steps
+from diffusion.restoring import Restored, first_valid, read_body
+from diffusion.saving import Saver
+from diffusion.stepfolder import StepFolder
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +55,12 @@ class Checkpoints:
         self._keep, self._keep_best = keep, keep_best
         self._metric, self._mode = best_metric, best_mode
         self._values: dict[int, float | None] = {}
-        self._writer: Any = None
-        self._pending: int | None = None
-        self._error: Exception | None = None
+        self._folder = StepFolder(self.directory)
+        self._saver = Saver(self._folder)
 
     def all_steps(self) -> list[int]:
         """The steps whose save was completed, ascending."""
-        return saved_steps(self.directory)
+        return self._folder.steps()
 
     def latest(self) -> int | None:
         """The newest step, None without any."""
@@ -86,7 +83,7 @@ class Checkpoints:
         """Start to save; the state may be donated as soon as this returns.
 
         A save that fails is said and repeated once: at once when it fails here, by the next save when it
-        fails in the background. Steps saved before stay untouched.
+        fails in the background. Steps saved before stay untouched. Whether it failed is the same on every process.
 
         Args:
           step: later than every saved one; one that is already there is left as it is, unless replaced.
@@ -101,7 +98,8 @@ class Checkpoints:
 
         Raises:
           ValueError: the step is older than the newest, or meta is not plain JSON.
-          Exception: Orbax's own, when a second save in a row fails.
+          DiskError: a second save in a row fails and the disk is to blame; no part of it is left.
+          Exception: Orbax's own, when a second save in a row fails for another reason.
         """
         if self.read_only:
             raise ValueError("these checkpoints were opened to be read only")
@@ -112,7 +110,7 @@ class Checkpoints:
         if step == newest:
             if not replace:
                 return False
-            self._move(f"{step}", f"{step}.replaced")
+            self._folder.replace(step)
         value = self._value(metrics or {})
         body = {
             "step": step,
@@ -121,44 +119,38 @@ class Checkpoints:
             "fingerprints": fingerprints(state),
             "meta": dict(meta),
         }
-        self._write(step, by_path(state), sealed(body), wait or replace)
+        leaves, meta = by_path(state), sealed(body)
+        for _ in range(2):
+            started = self._saver.start(step, leaves, meta)
+            if (started and not (wait or replace)) or self._settle():
+                break
         self._values[step] = value
         return True
 
     def check(self) -> bool:
-        """Whether the save in the background is well, without waiting for it.
-
-        With several processes the answer must be one, so it waits for the next save.
+        """Whether the save in the background is well, as far as this process knows; does not wait.
 
         Returns:
-          False when it has failed: save the state in hand, which is the one repetition.
-
-        Raises:
-          Exception: Orbax's own, when that repetition has failed too.
+          False once for each save that failed here. Then every process must save at the same step: that is the one
+          repetition, and the save that learns of a second failure in a row raises it, on every process.
         """
-        if self._writer is None or jax.process_count() > 1:
-            return True
-        try:
-            self._writer.check_for_errors()
-        except Exception as error:
-            self._failed(error)
-            self._pending = None
-        return self._error is None or self._pending is not None
+        return self._saver.check()
 
     def wait(self) -> None:
-        """Return when the last save is on disk. Raises Orbax's own exception when it failed."""
+        """Return when the last save is on disk. Raises as `save` does when it failed, without repeating it."""
         self._settle()
-        if self._error is not None:
-            raise self._error
+        self._saver.raise_failure()
 
     def close(self) -> None:
         """Wait, then let go of the writer's threads. Leaving a program without it loses the last save."""
         try:
             self.wait()
         finally:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            self._saver.close()
+
+    def sweep(self) -> None:
+        """Delete what a killed run left half-written. No save may be under way."""
+        self._folder.sweep()
 
     def restore(self, abstract_state: Any) -> Restored | None:
         """The newest valid step, or None where no step was ever saved.
@@ -173,10 +165,11 @@ class Checkpoints:
           MismatchError: a valid step holds other leaves; nothing was touched.
           NoValidCheckpoint: there are steps, or some that were set aside, and none is valid.
         """
-        self._bring_back_replaced()
+        if not self.read_only:
+            self._folder.bring_back_replaced()
         steps = self.all_steps()
         if not steps:
-            self._refuse_if_set_aside()
+            self._folder.refuse_if_set_aside()
             return None
         restored, damaged = first_valid(self.directory, steps[::-1], abstract_state, partial=False)
         for step, reason in damaged.items():
@@ -208,93 +201,21 @@ class Checkpoints:
             log.warning("checkpoint %d is damaged: %s; step %d is taken", bad, reason, restored.step)
         return restored
 
-    def _refuse_if_set_aside(self) -> None:
-        aside = sorted(path.name for path in self.directory.glob("*.corrupt*"))
-        if aside:
-            raise NoValidCheckpoint(f"{self.directory}: only damaged checkpoints are left: {', '.join(aside)}")
-
     def _set_aside(self, step: int) -> str:
-        names = itertools.chain([f"{step}.corrupt"], (f"{step}.corrupt-{n}" for n in itertools.count(2)))
-        name = next(name for name in names if not (self.directory / name).exists())
-        self._move(str(step), name)
         self._values.pop(step, None)
-        return name
+        return self._folder.set_aside(step)
 
-    def _bring_back_replaced(self) -> None:
-        """A step whose replacement was killed before it was whole stands again."""
-        for path in sorted(self.directory.glob("*.replaced")):
-            if not self.read_only and not path.with_suffix("").exists():
-                self._move(path.name, path.stem)
-
-    def _move(self, old: str, new: str) -> None:
-        _barrier(f"before moving {old}")
-        if jax.process_index() == 0:
-            (self.directory / old).rename(self.directory / new)
-        _barrier(f"moved {old}")
-
-    def _write(self, step: int, leaves: dict[str, Any], meta: dict[str, Any], wait: bool) -> None:
-        for _ in range(2):
-            try:
-                self._start(step, leaves, meta)
-                if wait:
-                    self._writer.wait_until_finished()
-            except Exception as error:
-                self._failed(error)
-                continue
-            break
-        if wait:
-            self._settle()
-
-    def _start(self, step: int, leaves: dict[str, Any], meta: dict[str, Any]) -> None:
-        import orbax.checkpoint as ocp
-
-        if self._writer is None:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-        self._pending = step
-        self._sweep()
-        args = ocp.args.Composite(state=ocp.args.PyTreeSave(leaves), meta=ocp.args.JsonSave(meta))
-        self._writer.save(self.directory / str(step), args=args)
-
-    def _failed(self, error: Exception) -> None:
-        """Say the first failure in a row, raise the second."""
-        if self._error is not None:
-            raise error
-        self._error = error
-        kind = type(error).__name__
-        log.warning("saving checkpoint %s failed (%s: %s); it is tried once more", self._pending, kind, error)
-
-    def _settle(self) -> None:
+    def _settle(self) -> bool:
         """Wait for the save in the background; once it is there, keep only what is to be kept."""
-        if self._writer is None or self._pending is None:
-            return
-        try:
-            self._writer.wait_until_finished()
-        except Exception as error:
-            self._failed(error)
-        if (self.directory / str(self._pending)).is_dir():
-            self._error = None
-            self._prune()
-        self._pending = None
-
-    def _prune(self) -> None:
+        if not self._saver.settle():
+            return False
         values = self._all_values()
-        for step in set(values) - kept(values, self._keep, self._keep_best, self._mode):
+        retired = set(values) - kept(values, self._keep, self._keep_best, self._mode)
+        for step in retired:
             self._values.pop(step, None)
-            if jax.process_index() == 0:
-                (self.directory / str(step)).rename(self.directory / f"{step}.deleting")
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Delete what a broken save or deletion left behind. No save may be under way."""
-        _join_writers()
-        _barrier("before the sweep")
-        if jax.process_index() == 0:
-            for pattern in ("*.deleting", "*.orbax-checkpoint-tmp*", "*.replaced"):
-                for path in self.directory.glob(pattern):
-                    if path.suffix != ".replaced" or path.with_suffix("").exists():
-                        shutil.rmtree(path)
-        _barrier("after the sweep")
+        self._folder.retire(retired)
+        self._folder.sweep()
+        return True
 
     def _value(self, metrics: Mapping[str, float]) -> float | None:
         value = float(metrics[self._metric]) if self._metric in metrics else math.nan
@@ -314,17 +235,3 @@ class Checkpoints:
         except Damaged:
             return None
         return metric["value"] if metric["name"] == self._metric else None
-
-
-def _join_writers() -> None:
-    """Wait for the threads of a failed save: Orbax reports the first failure while others still write."""
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax."):
-            thread.join()
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffusion import disk
 from diffusion.errors import ConfigError, PeerError, UserError
 from diffusion.launchers import LAUNCHERS
 from diffusion.settings import Cluster
@@ -130,6 +131,7 @@ def report(error: Exception) -> int:
     """Say an error on stderr, as one line where a person can act on it; its exit status."""
     if not isinstance(error, UserError) and _of_peer(error):
         error = PeerError(gone(error))
+    error = disk.refused(error) or error
     if isinstance(error, UserError):
         print(f"main_jax.py: {error}", file=sys.stderr, flush=True)
         return error.status

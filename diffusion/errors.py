@@ -23,6 +23,12 @@ class DataError(UserError):
     status = 1
 
 
+class DiskError(UserError):
+    """The disk is full, or refuses to be written. Exit 1; what was saved before stands."""
+
+    status = 1
+
+
 class PeerError(UserError):
     """Another process of this run is gone or did not come; no collective is possible any more. Exit 1."""
 

@@ -42,15 +42,15 @@ def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"seal": _sha256(plain), "body": plain}
 
 
-def unsealed(text: str) -> dict[str, Any]:
+def unsealed(text: str, name: str = "its metadata") -> dict[str, Any]:
     """The body inside a sealed JSON text. Raises Damaged when a single meaningful character differs."""
     try:
         found = json.loads(text)
         seal, body = found["seal"], found["body"]
     except (ValueError, TypeError, KeyError) as error:
-        raise Damaged(f"its metadata is not readable ({type(error).__name__})") from error
+        raise Damaged(f"{name} is not readable ({type(error).__name__})") from error
     if seal != _sha256(body):
-        raise Damaged("its metadata does not match its checksum")
+        raise Damaged(f"{name} does not match its checksum")
     return body
 
 

@@ -1,13 +1,14 @@
-"""Reading checkpoints: a step is taken only when seal, manifest and fingerprints all agree."""
+"""Reading checkpoints: a step is taken only when its files, seal, manifest and fingerprints all agree."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
+from diffusion.agreement import all_processes
 from diffusion.errors import MismatchError, NoValidCheckpoint
+from diffusion.filelist import check_list
 from diffusion.leaves import by_path, fingerprints, rebuild
 from diffusion.manifest import Damaged, Manifest, manifest, mismatches, unsealed
 
@@ -26,13 +27,6 @@ class Restored(NamedTuple):
     step: int
 
 
-def saved_steps(directory: Path) -> list[int]:
-    """The steps whose save was completed, ascending; empty without a directory."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
-
-
 def first_valid(
     directory: Path, order: Sequence[int], abstract_state: Any, partial: bool
 ) -> tuple[Restored, dict[int, str]]:
@@ -45,7 +39,7 @@ def first_valid(
     damaged: dict[int, str] = {}
     for step in order:
         path = directory / str(step)
-        body, reason = _attempt(lambda step=step: read_body(directory, step))
+        body, reason = _attempt(lambda step=step: _verified_body(directory, step))
         if body is not None:
             _refuse_mismatch(path, body["manifest"], manifest(abstract_state), partial)
             prints = body["fingerprints"]
@@ -58,6 +52,13 @@ def first_valid(
         f"{directory}: no checkpoint is valid\n{lines}\n"
         "nothing was touched; put back a good copy, or start over in another workdir"
     )
+
+
+def _verified_body(directory: Path, step: int) -> dict[str, Any]:
+    """The sealed JSON of one step whose files are those that were written; process 0 reads them for all."""
+    if jax.process_index() == 0:
+        check_list(directory / str(step))
+    return read_body(directory, step)
 
 
 def read_body(directory: Path, step: int) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _attempt(read: Callable[[], Any]) -> tuple[Any, str]:
         reason = str(error)
     except Exception as error:  # damaged files make Orbax raise many types
         reason = f"its arrays are not readable ({type(error).__name__})"
-    if not _all_agree(result is not None):
+    if not all_processes(result is not None):
         return None, reason or "another process cannot read it"
     return result, ""
 
@@ -117,11 +118,3 @@ def _arrays(path: Path, abstract_state: Any, prints: Mapping[str, int]) -> Any:
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _all_agree(ok: bool) -> bool:
-    if jax.process_count() == 1:
-        return ok
-    from jax.experimental import multihost_utils
-
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(ok, np.int32))))

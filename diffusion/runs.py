@@ -1,7 +1,10 @@
 """A run on disk: what stands in a workdir, whether a config may go on with it, and the weights to read from it."""
 
+import contextlib
 import json
+import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +12,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion import resume, state
+from diffusion import cluster, disk, resume, state
 from diffusion.best import BestRecord
 from diffusion.build import Program, abstract_params
 from diffusion.checkpoint import Checkpoints
 from diffusion.cluster import barrier
-from diffusion.errors import ConfigError, MismatchError, NoValidCheckpoint
+from diffusion.environment import environment
+from diffusion.errors import ConfigError, DiskError, MismatchError, NoValidCheckpoint
 from diffusion.keys import of_purpose
+from diffusion.leaves import by_path
 from diffusion.lr_schedules import plateau_state
+from diffusion.manifest import json_sha256
 from diffusion.mesh import replicated
 from diffusion.restoring import Restored
+from diffusion.saving import room_for
 from diffusion.state import TrainState
 from diffusion.types import Params
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,11 +73,63 @@ def start(program: Program, saved: Checkpoints, identity: dict[str, Any]) -> Sta
     restored = saved.restore(_abstract_state(program))
     if restored is None:
         return Start(_fresh_state(program), None, [])
+    changed += [d for d in _check_sealed_config(program, restored.meta) if d not in changed]
     data = restored.meta["data"]
     differing = [f"  {k}: saved {data.get(k)!r}, now {v!r}" for k, v in identity.items() if data.get(k) != v]
     if differing and not any(name.split(".")[0] == "data" for name in program.resume_allow):
         raise MismatchError("this run was trained on other data:\n" + "\n".join(differing) + "\ntake another workdir")
     return Start(restored.state, restored.meta, changed)
+
+
+def check_workdir(program: Program) -> None:
+    """Raises ConfigError where the workdir cannot be written. Leaves nothing behind."""
+    why = cluster.of_first(disk.unwritable(program.workdir) if jax.process_index() == 0 else None)
+    if why:
+        raise ConfigError("--workdir", f"{program.workdir} cannot be written: {why}; take another one")
+
+
+@contextlib.contextmanager
+def alone(program: Program) -> Iterator[None]:
+    """Keep other runs out of the workdir. Raises ConfigError where one is at work there."""
+    with contextlib.ExitStack() as until:
+        held = jax.process_index() != 0 or until.enter_context(disk.held(program.workdir / ".lock"))
+        if not cluster.of_first(held):
+            raise ConfigError("--workdir", f"another run is at work in {program.workdir}; wait, or take another one")
+        yield
+
+
+def check_room(program: Program, saved: Checkpoints) -> None:
+    """What a killed run left half-written is deleted; then there must be room for a checkpoint.
+
+    Raises:
+      DiskError: there is not. Too little room for all that will be kept is only said.
+    """
+    saved.sweep()
+    one = room_for(by_path(_abstract_state(program)))
+    free, there = cluster.of_first([disk.free_bytes(saved.directory), len(saved.all_steps())])
+    if free < one:
+        raise DiskError(
+            f"{program.workdir}: a checkpoint needs about {disk.readable(one)} and {disk.readable(free)} are free"
+        )
+    kept = program.checkpoint.keep + program.checkpoint.keep_best
+    if free < one * (kept + 1 - there):
+        log.warning(
+            "%s: %d checkpoints are kept, which with one more while it is written need about %s; %s are free",
+            *(program.workdir, kept, disk.readable(one * (kept + 1)), disk.readable(free)),
+        )
+
+
+def facts(program: Program, state: TrainState) -> dict[str, Any]:
+    """What every checkpoint says of its run, as plain JSON: config, versions, counters, and where the data stands."""
+    counters = {name: int(getattr(state, name)) for name in ("step", "updates", "bad_in_row", "bad_total")}
+    epoch, batch = divmod(counters["step"], program.steps_per_epoch)
+    return {
+        "config": program.config,
+        "config_sha256": json_sha256(program.config),
+        "environment": environment(),
+        "counters": counters,
+        "position": {"epoch": epoch, "batch": batch},  # of the next batch, both from 0
+    }
 
 
 def write_config(program: Program) -> None:
@@ -101,8 +162,18 @@ def _ema_of(program: Program, saved: Checkpoints, step: str) -> Restored:
     return restored._replace(state=restored.state["ema"])
 
 
+def _check_sealed_config(program: Program, meta: dict[str, Any]) -> list[resume.Difference]:
+    """As `_check_config`, with the config inside the checkpoint: config.json may be gone or edited by hand."""
+    if meta["config_sha256"] == json_sha256(program.config):
+        return []
+    return _differences(program, meta["config"])
+
+
 def _check_config(program: Program, path: Path) -> list[resume.Difference]:
-    saved = json.loads(path.read_text())
+    return _differences(program, json.loads(path.read_text()))
+
+
+def _differences(program: Program, saved: dict[str, Any]) -> list[resume.Difference]:
     depends = program.schedule.depends_on_steps
     return resume.check_config(saved, program.config, depends_on_steps=depends, allow=program.resume_allow)
 

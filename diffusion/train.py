@@ -16,8 +16,7 @@ from diffusion.best import better
 from diffusion.build import Program
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
-from diffusion.environment import environment
-from diffusion.errors import DataError, NonFiniteError
+from diffusion.errors import DataError, DiskError, NonFiniteError
 from diffusion.mesh import put_rows
 from diffusion.progress import Progress, say
 from diffusion.signals import StopRequest
@@ -43,16 +42,19 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
     """
     with (
         contextlib.nullcontext(stop) if stop is not None else StopRequest() as stop,
+        contextlib.ExitStack() as until,
         contextlib.closing(runs.checkpoints(program)) as saved,
     ):
         stop.after_minutes(program.train.max_minutes)
         source = _prepare(program)
+        until.enter_context(runs.alone(program))
         start = runs.start(program, saved, source.identity)
         step = int(start.state.step)
         if start.meta and start.meta["events_done"] and step >= program.train.steps:
             say(f"This run is finished: {step} of {program.train.steps} steps are done. {events.places(program)}")
             return
         stop.check()
+        runs.check_room(program, saved)
         if jax.process_index() == 0:
             runs.write_config(program)
         with contextlib.closing(_writers(program, start.meta)) as writers:
@@ -259,7 +261,7 @@ class Loop:
         if self.measured and (name.startswith("train/") or self.measured[0] == self.step):
             value = self.measured[1]
         meta = {
-            "config": self.program.config,
+            **runs.facts(self.program, self.state),
             "data": self.source.identity,
             "best": self.best.to_json(),
             "measured": self.measured,
@@ -269,7 +271,6 @@ class Loop:
             "unwritten": list(self.unwritten),
             "events_done": self.events_done,
             "low_rate_said": self.lowest_rate_said,
-            "environment": environment(),
         }
         self.saved_step = self.step
         self.saved.save(self.step, self.state, meta, {} if value is None else {name: value}, wait=wait, replace=replace)
@@ -282,17 +283,18 @@ class Loop:
         if not cluster.alike(error):
             cluster.leave(cluster.report(error))
         lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
-        if lost or self.step == self.began:
+        if lost or self.step == self.began or isinstance(error, DiskError):
             return
         try:
             self._flush()
-        except Exception as error:  # a writer; its lines are in the checkpoint and are written by the next run
-            say(f"the log cannot be written ({type(error).__name__}: {error}); the checkpoint keeps what is missing")
+        except Exception as failed:  # a writer; its lines are in the checkpoint and are written by the next run
+            say(f"the log cannot be written ({type(failed).__name__}: {failed}); the checkpoint keeps what is missing")
         self._save_flushed(wait=True, replace=False)
 
 
 def _prepare(program: Program) -> Loader:
     """What can be found wrong is found before step 0: data, extractor, metrics."""
+    runs.check_workdir(program)
     try:
         source = feed.loader(program, "train", training=True)
         source.batch(0)

@@ -5,6 +5,7 @@ start inherit them. The 8 devices share the threads of a few cores, so wall time
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,22 @@ def eight_devices() -> None:
 
     assert jax.device_count() == 8, "JAX was imported before tests/conftest.py could set its devices"
     assert jax.config.jax_numpy_rank_promotion == "raise"
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of steps 10, 20 and 30; tests copy them."""
+    from tests.checkpoints import write
+
+    directory = tmp_path_factory.mktemp("saved") / "checkpoints"
+    write(directory, 10, 20, 30)
+    return directory
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    """A copy of them."""
+    return Path(shutil.copytree(saved, tmp_path / "checkpoints"))
 
 
 @pytest.fixture(scope="session")

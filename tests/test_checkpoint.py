@@ -1,8 +1,4 @@
-import json
-import logging
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,75 +6,16 @@ import numpy as np
 import pytest
 
 from diffusion import ema
-from diffusion.best import BestRecord, better, kept, resolve_metric
 from diffusion.checkpoint import Checkpoints
-from diffusion.environment import environment
-from diffusion.errors import ConfigError, MismatchError, NoValidCheckpoint
+from diffusion.errors import MismatchError, NoValidCheckpoint
 from diffusion.lr_schedules import LR_SCHEDULES, plateau_state
-from diffusion.optim import CLIPS, OPTIMIZERS, apply, make_optimizer
+from diffusion.optim import apply
 from diffusion.state import create, fingerprint
 from diffusion.tables import rows
+from tests.checkpoints import ABSTRACT, META, PARAMS, TX, break_step, shapes, train_state, tree_of
 
 # A read that Orbax gives up leaves coroutines behind.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")
-
-PARAMS = {
-    "a": {"kernel": jnp.asarray([[0.5, -0.25]]), "bias": jnp.asarray([2.0])},
-    "half": jnp.ones((3,), jnp.bfloat16),
-}
-TX = make_optimizer(OPTIMIZERS["adamw"](), CLIPS["global_norm"]())
-META = {"config": {"optim": {"lr": 0.001}}, "data": {"position": 7}, "log_offset": 1234}
-
-
-def train_state(seed=0):
-    """A state in which every leaf has another value."""
-    state = create(jax.tree.map(jnp.array, PARAMS), TX, plateau_state(), seed)
-    leaves, tree = jax.tree.flatten(state)
-    return jax.tree.unflatten(
-        tree, [leaf + (seed + n) if leaf.dtype != jnp.uint32 else leaf for n, leaf in enumerate(leaves)]
-    )
-
-
-def shapes(tree):
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
-
-
-ABSTRACT = shapes(train_state())
-
-
-def write(directory, *steps, **keywords):
-    """Save ``train_state(step)`` at each step."""
-    checkpoints = Checkpoints(directory, keep=len(steps), **keywords)
-    for step in steps:
-        checkpoints.save(step, train_state(step), META | {"step": step})
-    checkpoints.close()
-
-
-def tree_of(directory):
-    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Steps 10, 20 and 30; tests copy it."""
-    directory = tmp_path_factory.mktemp("saved") / "checkpoints"
-    write(directory, 10, 20, 30)
-    return directory
-
-
-@pytest.fixture
-def copy(saved, tmp_path):
-    return Path(shutil.copytree(saved, tmp_path / "checkpoints"))
-
-
-def flip(path, share):
-    raw = bytearray(path.read_bytes())
-    raw[int(share * (len(raw) - 1))] ^= 16
-    path.write_bytes(bytes(raw))
-
-
-def break_step(directory, step):
-    flip(directory / str(step) / "meta" / "metadata", 0.5)
 
 
 def test_a_state_comes_back_bit_for_bit(copy):
@@ -137,13 +74,6 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert Checkpoints(tmp_path, best_metric="eval/fd", read_only=True).best() is None
 
 
-@pytest.mark.parametrize(("mode", "steps"), [("min", {2, 4, 5}), ("max", {1, 4, 5})])
-def test_which_steps_are_kept(mode, steps):
-    values = {1: 3.0, 2: 1.0, 3: 1.0, 4: None, 5: float("nan")}
-    assert kept(values, latest=2, best=1, mode=mode) == steps
-    assert kept({}, 2, 1, mode) == set()
-
-
 def test_a_killed_save_leaves_the_previous_step_and_is_swept(copy):
     (copy / "40.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     (copy / "5.deleting").mkdir()
@@ -154,45 +84,6 @@ def test_a_killed_save_leaves_the_previous_step_and_is_swept(copy):
     assert sorted(path.name for path in copy.iterdir()) == ["10", "20", "30", "40"]
 
 
-@pytest.mark.parametrize("broken", [[30], [30, 20]])
-def test_damaged_steps_are_set_aside_and_the_run_goes_on(copy, broken, caplog):
-    for step in broken:
-        break_step(copy, step)
-    checkpoints = Checkpoints(copy, keep=9)
-    with caplog.at_level(logging.WARNING):
-        restored = checkpoints.restore(ABSTRACT)
-    good = 30 - 10 * len(broken)
-    assert restored.step == good and fingerprint(restored.state) == fingerprint(train_state(good))
-    assert all(f"{step}.corrupt" in caplog.text and (copy / f"{step}.corrupt").is_dir() for step in broken)
-    assert checkpoints.save(30, train_state(30), META, wait=True)
-    checkpoints.close()
-    assert checkpoints.restore(ABSTRACT).step == 30
-
-
-def test_a_step_can_be_damaged_twice(copy):
-    (copy / "30.corrupt").mkdir()
-    break_step(copy, 30)
-    Checkpoints(copy).restore(ABSTRACT)
-    assert (copy / "30.corrupt-2").is_dir()
-
-
-def test_no_valid_step_stops_and_touches_nothing(copy):
-    for step in (10, 20, 30):
-        break_step(copy, step)
-    before = tree_of(copy)
-    for _ in range(2):
-        with pytest.raises(NoValidCheckpoint, match="20: its metadata"):
-            Checkpoints(copy).restore(ABSTRACT)
-    assert tree_of(copy) == before
-
-
-def test_only_set_aside_steps_are_no_fresh_start(copy):
-    for step in (10, 20, 30):
-        (copy / str(step)).rename(copy / f"{step}.corrupt")
-    with pytest.raises(NoValidCheckpoint, match=r"30\.corrupt"):
-        Checkpoints(copy).restore(ABSTRACT)
-
-
 def test_read_only_touches_nothing(copy):
     break_step(copy, 30)
     (copy / "40.orbax-checkpoint-tmp").mkdir()
@@ -200,49 +91,12 @@ def test_read_only_touches_nothing(copy):
     checkpoints = Checkpoints(copy, read_only=True)
     assert checkpoints.restore(ABSTRACT).step == 20
     assert checkpoints.restore_step("latest", ABSTRACT).step == 20
-    with pytest.raises(NoValidCheckpoint, match="30: its metadata"):
+    with pytest.raises(NoValidCheckpoint, match="30: meta/metadata"):
         checkpoints.restore_step("30", ABSTRACT)
     with pytest.raises(ValueError, match="read only"):
         checkpoints.save(50, train_state(), META)
     checkpoints.close()
     assert (tree_of(copy), sorted(copy.iterdir())) == before
-
-
-MUTATIONS = {
-    "delete": lambda path: path.unlink(),
-    "empty": lambda path: path.write_bytes(b""),
-    "halve": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "flip 25 %": lambda path: flip(path, 0.25),
-    "flip 50 %": lambda path: flip(path, 0.5),
-    "flip 90 %": lambda path: flip(path, 0.9),
-}
-
-
-@pytest.mark.parametrize(
-    "mutation", ["flip 50 %", *(pytest.param(m, marks=pytest.mark.slow) for m in MUTATIONS if m != "flip 50 %")]
-)
-def test_no_damaged_file_restores_other_values(saved, tmp_path, mutation):
-    found = [p for p in (saved / "30").rglob("*") if p.is_file() and (p.stat().st_size or mutation == "delete")]
-    files = sorted(p.relative_to(saved) for p in found)
-    fell_back = 0
-    for number, name in enumerate(files):
-        directory = Path(shutil.copytree(saved, tmp_path / str(number)))
-        shutil.rmtree(directory / "10")
-        MUTATIONS[mutation](directory / name)
-        restored = Checkpoints(directory).restore(ABSTRACT)
-        assert restored.step in (20, 30), name
-        assert fingerprint(restored.state) == fingerprint(train_state(restored.step)), name
-        fell_back += restored.step == 20
-    assert fell_back >= 2, "the metadata and the arrays at least must have been found damaged"
-
-
-def test_one_leaf_whose_bits_differ_from_the_sealed_ones_is_found(copy, caplog):
-    """Arrays of another save under the metadata of this one: Orbax alone restores them without a word."""
-    shutil.rmtree(copy / "30" / "state")
-    shutil.copytree(copy / "20" / "state", copy / "30" / "state")
-    with caplog.at_level(logging.WARNING):
-        assert Checkpoints(copy).restore(ABSTRACT).step == 20
-    assert "not the bits that were saved" in caplog.text
 
 
 def test_a_mismatch_is_listed_by_path_and_touches_nothing(copy):
@@ -298,68 +152,6 @@ def test_meta_that_json_cannot_say_is_refused_before_anything_is_written(tmp_pat
     assert not (tmp_path / "c").exists()
 
 
-def failing(monkeypatch, times):
-    """Make the background of the next ``times`` saves fail as on a full disk."""
-    import orbax.checkpoint as ocp
-
-    real, left = ocp.JsonCheckpointHandler.async_save, [times]
-
-    class Full:
-        def result(self, timeout=None):
-            raise OSError(28, "No space left on device")
-
-    async def async_save(self, *args, **kwargs):
-        if left[0]:
-            left[0] -= 1
-            return [Full()]
-        return await real(self, *args, **kwargs)
-
-    monkeypatch.setattr(ocp.JsonCheckpointHandler, "async_save", async_save)
-
-
-def background_ends(checkpoints):
-    """Until the thread of the save has ended, without asking it for its error."""
-    checkpoints._writer._async_manager._thread.join()
-
-
-def test_a_failed_save_is_said_and_repeated_once(copy, monkeypatch, caplog):
-    failing(monkeypatch, 1)
-    checkpoints = Checkpoints(copy, keep=9)
-    with caplog.at_level(logging.WARNING):
-        assert checkpoints.save(40, train_state(40), META) and checkpoints.check() in (True, False)
-        background_ends(checkpoints)
-        assert checkpoints.check() is False
-    assert "No space left" in caplog.text
-    assert checkpoints.latest() == 30
-    checkpoints.save(41, train_state(41), META)
-    checkpoints.close()
-    assert checkpoints.all_steps() == [10, 20, 30, 41] and checkpoints.check()
-
-
-def test_two_failures_in_a_row_are_raised_and_lose_nothing(copy, monkeypatch):
-    failing(monkeypatch, 2)
-    checkpoints = Checkpoints(copy, keep=9)
-    checkpoints.save(40, train_state(40), META)
-    checkpoints.save(41, train_state(41), META)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.close()
-    assert Checkpoints(copy).restore(ABSTRACT).step == 30
-
-
-@pytest.mark.parametrize("times", [0, 1, 2])
-def test_the_last_save_waits_and_repeats_itself(copy, monkeypatch, times):
-    failing(monkeypatch, times)
-    checkpoints = Checkpoints(copy, keep=1)
-    if times == 2:
-        with pytest.raises(OSError, match="No space left"):
-            checkpoints.save(40, train_state(40), META, wait=True)
-        assert checkpoints.all_steps() == [10, 20, 30]
-        return
-    checkpoints.save(40, train_state(40), META, wait=True)
-    assert checkpoints.all_steps() == [40]
-    checkpoints.close()
-
-
 def quick(name):
     """A schedule that moves within a few updates."""
     keywords = rows(LR_SCHEDULES).get(name, {})
@@ -403,61 +195,3 @@ def test_a_resumed_run_has_the_rates_and_the_bits_of_a_fresh_one(tmp_path, name)
     assert first + rest == rates
     assert fingerprint(resumed) == fingerprint(straight)
     assert name == "constant" or len(set(rates)) > 1
-
-
-BEST = [
-    (None, 1.0, "min", True),
-    (None, float("nan"), "min", False),
-    (1.0, 0.5, "min", True),
-    (1.0, 1.0, "min", False),
-    (1.0, 2.0, "min", False),
-    (1.0, 2.0, "max", True),
-    (1.0, float("inf"), "max", False),
-    (1.0, -float("inf"), "min", False),
-]
-
-
-@pytest.mark.parametrize(("record", "value", "mode", "expected"), BEST)
-def test_better(record, value, mode, expected):
-    assert better(BestRecord("val/loss", mode, record, 1), value) is expected
-
-
-def test_a_best_record_survives_json():
-    record = BestRecord("eval/fd", "min", 0.1, 300)
-    assert BestRecord(**json.loads(json.dumps(record.to_json()))) == record
-
-
-AVAILABLE = ["train/loss", "val/loss", "eval/fd", "eval/accuracy", "perf/steps"]
-
-
-@pytest.mark.parametrize(
-    ("name", "mode", "available", "expected"),
-    [
-        ("loss", "auto", AVAILABLE, ("val/loss", "min")),
-        ("loss", "auto", ["train/loss"], ("train/loss", "min")),
-        ("eval/fd", "auto", AVAILABLE, ("eval/fd", "min")),
-        ("eval/accuracy", "auto", AVAILABLE, ("eval/accuracy", "max")),
-        ("eval/fd", "max", AVAILABLE, ("eval/fd", "max")),
-        ("perf/steps", "max", AVAILABLE, ("perf/steps", "max")),
-    ],
-)
-def test_the_metric_is_resolved_before_training(name, mode, available, expected):
-    assert resolve_metric(name, mode, available) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "mode", "field"),
-    [
-        ("val/los", "auto", "checkpoint.best_metric"),
-        ("loss", "down", "checkpoint.best_mode"),
-        ("perf/steps", "auto", "checkpoint.best_mode"),
-    ],
-)
-def test_a_metric_nobody_measures_is_refused(name, mode, field):
-    with pytest.raises(ConfigError, match=f"^{field}: "):
-        resolve_metric(name, mode, AVAILABLE)
-
-
-def test_the_environment_is_plain_json():
-    found = json.loads(json.dumps(environment()))
-    assert found["devices"] == jax.device_count() and found["packages"]["jax"] == jax.__version__
