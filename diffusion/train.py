@@ -49,6 +49,7 @@ def run(program: Program) -> None:
             return
         if jax.process_index() == 0:
             runs.write_config(program)
+        feed.skipped(program).keep_in(program.workdir)
         with contextlib.closing(_writers(program, start.meta)) as writers:
             _announce(program, start, step, writers)
             Loop(program, saved, writers, start, source, stop).run()

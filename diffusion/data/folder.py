@@ -31,6 +31,9 @@ class FileRecords:
         path = self.files[i]
         return Record(decode(path, str(path)), int(self.labels[i]))
 
+    def name(self, i: int) -> str:
+        return str(self.files[i])
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of the relative paths, in order, and of every file's bytes."""
@@ -118,4 +121,7 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); the bytes of every file are the set's identity, so none of them can be "
+            "left out: make it readable or remove it"
+        ) from error

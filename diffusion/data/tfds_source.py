@@ -21,7 +21,7 @@ class TfdsRecords:
     """A split of a prepared builder. ``source[i]`` is a dict with the encoded image's bytes."""
 
     source: Sequence[dict[str, Any]]
-    name: str
+    split: str
     contents: str
     classes: int
     image_key: str
@@ -38,8 +38,11 @@ class TfdsRecords:
         example = self.source[i]
         label = int(example[self.label_key]) if self.labelled else -1
         if self.labelled and not 0 <= label < self.classes:
-            raise DataError(f"{self.name}, record {i}: label {label} is outside 0..{self.classes - 1}")
-        return Record(decode(example[self.image_key], f"{self.name}, record {i}"), label)
+            raise DataError(f"{self.name(i)}: label {label} is outside 0..{self.classes - 1}")
+        return Record(decode(example[self.image_key], self.name(i)), label)
+
+    def name(self, i: int) -> str:
+        return f"{self.split}, record {i}"
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
