@@ -37,7 +37,8 @@ def get_config() -> ConfigDict:
         batch_size=64,  # images per step over all devices and processes
         threads=4,  # that read ahead on the host; 0 reads when asked
         prefetch=8,  # batches read ahead on the host
-        on_error="raise",  # what an unreadable record does: raise, or skip (its row does not count)
+        on_error="raise",  # what an unreadable record does: raise, or skip (its row does not count; it is listed)
+        max_skipped=100,  # with skip: more different records than this, of all splits, end the run; at least 1
         **rows(SOURCES),
     )
     c.process = dict(

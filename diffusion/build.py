@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 
 from diffusion import settings
 from diffusion.best import resolve_metric
-from diffusion.data.loader import ON_ERROR
 from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
@@ -42,6 +41,7 @@ from diffusion.steps import Diffusion, Optimiser
 from diffusion.tables import rows
 from diffusion.types import Array, Denoiser
 
+ON_ERROR = ("raise", "skip")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CLASS_CONDITION = "label"
 
@@ -54,6 +54,7 @@ class Loading:
     threads: int
     prefetch: int
     on_error: str
+    max_skipped: int
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,12 @@ def cluster(config: ConfigDict) -> settings.Cluster:
 
 
 def _loading(c: ConfigDict) -> Loading:
-    for field, least in (("batch_size", 1), ("threads", 0), ("prefetch", 1)):
+    for field, least in (("batch_size", 1), ("threads", 0), ("prefetch", 1), ("max_skipped", 1)):
         if c[field] < least:
             raise ConfigError(f"data.{field}", f"is {c[field]}; at least {least} is needed")
     if c.on_error not in ON_ERROR:
         raise ConfigError("data.on_error", f"{c.on_error!r} is not one of: {', '.join(ON_ERROR)}")
-    return Loading(c.batch_size, c.threads, c.prefetch, c.on_error)
+    return Loading(c.batch_size, c.threads, c.prefetch, c.on_error, c.max_skipped)
 
 
 def _resolved(config: ConfigDict, best: tuple[str, str]) -> dict[str, Any]:

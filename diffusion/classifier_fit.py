@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion.data.records import Records
+from diffusion.data.loader import read
+from diffusion.data.records import LeaveOut, Records
 from diffusion.data.transforms import Transform
+from diffusion.errors import DataError
 from diffusion.nets.classifier import Classifier
 from diffusion.types import Array, Params
 from diffusion.weights import Weights
@@ -55,10 +57,17 @@ class Recipe:
     seed: int = 0
 
 
-def labelled(records: Records, transform: Transform) -> Labelled:
-    """A whole split in memory, through the training transform without its random part."""
-    images = np.stack([transform(records[i].image, None) for i in range(len(records))])
-    return Labelled(images, np.asarray(records.labels))
+def labelled(records: Records, transform: Transform, leave_out: LeaveOut | None = None) -> Labelled:
+    """A whole split in memory, through the training transform without its random part.
+
+    Raises:
+      DataError: a record cannot be read (with ``leave_out``: none can).
+    """
+    found = [read(records, transform, i, leave_out=leave_out) for i in range(len(records))]
+    kept = [record for record in found if record is not None]
+    if not kept:
+        raise DataError(f"none of the {len(found)} records can be read; the first: {records.name(0)}")
+    return Labelled(np.stack([r.image for r in kept]), np.array([r.label for r in kept], np.int32))
 
 
 def fingerprint(train: Labelled, classes: int, recipe: Recipe) -> str:

@@ -64,6 +64,10 @@ def say_report(report: evaluate.Report, requested: int) -> None:
     read = {name.removeprefix(start): value for name, value in report.values.items() if name.startswith(start)}
     reference = body["reference"]
     say(f"\nEvaluation of step {body['step']} against the {reference['split']} split of {reference['dataset']}")
+    if reference["left_out"]:
+        say(
+            f"{reference['left_out']} records of it cannot be read and are left out; {reference['n']} are compared with"
+        )
     for line in announcements(rows, requested):
         say(line)
     say(console_table(rows, report.scores.aggregates, body["extractor"]["name"], read))
@@ -74,5 +78,8 @@ def say_report(report: evaluate.Report, requested: int) -> None:
 
 def places(program: Program) -> str:
     """The paths of what a run wrote, one a line."""
-    found = [program.workdir / name for name in ("checkpoints", "samples", "eval", "metrics.jsonl", "config.json")]
+    found = [
+        program.workdir / name
+        for name in ("checkpoints", "samples", "eval", "metrics.jsonl", "config.json", "skipped.jsonl")
+    ]
     return "It wrote:\n" + "\n".join(f"  {path}" for path in found if path.exists())

@@ -1,12 +1,15 @@
 """The program's splits as batches on the mesh."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import jax
 
 from diffusion.build import Program
 from diffusion.data.loader import Loader, make_loader, one_epoch, prefetch_to_device
+from diffusion.data.records import LeaveOut
+from diffusion.data.skipped import Skipped
 from diffusion.mesh import padded_rows, put_rows
 from diffusion.types import Batch
 
@@ -25,8 +28,19 @@ def loader(program: Program, split: str, *, training: bool) -> Loader:
         process_count=jax.process_count(),
         threads=program.loading.threads,
         prefetch=program.loading.prefetch,
-        on_error=program.loading.on_error,
+        leave_out=leave_out(program, split),
     )
+
+
+@functools.cache
+def skipped(program: Program) -> Skipped:
+    """The records that this run leaves out, counted over all its loaders."""
+    return Skipped(program.loading.max_skipped, jax.process_index())
+
+
+def leave_out(program: Program, split: str) -> LeaveOut | None:
+    """What a record of ``split`` that cannot be read does; None: it is an error."""
+    return skipped(program).of(split) if program.loading.on_error == "skip" else None
 
 
 @contextlib.contextmanager

@@ -10,12 +10,12 @@ Difference = tuple[str, Any, Any]
 
 ABSENT = "<absent>"
 
-# A section ends in a dot, a field of any section begins with one, the rest are whole names. The last line
-# speaks of how this command starts, not of what is trained.
+# A section ends in a dot, a field of any section begins with one, the rest are whole names. The last two lines speak of
+# what an unreadable record does from here on and of how this command starts, not of what was trained.
 FREE = (
     *("log.", "eval.", "sample.", "mesh."),
     ".every",
-    *("train.max_minutes", "train.debug"),
+    *("train.max_minutes", "train.debug", "data.max_skipped"),
     *("resume.", "checkpoint.resume", "cluster."),
 )
 

@@ -57,6 +57,7 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
         runs.check_room(program, saved)
         if jax.process_index() == 0:
             runs.write_config(program)
+        feed.skipped(program).keep_in(program.workdir)
         with contextlib.closing(_writers(program, start.meta)) as writers:
             _announce(program, start, step, writers)
             Loop(program, saved, writers, start, source, stop).run()

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from diffusion.data import archive
 from diffusion.errors import DataError
 
 
@@ -57,16 +56,15 @@ def save_weights(path: Path, weights: Weights) -> None:
 
 
 def load_weights(path: Path) -> Weights:
-    """Reads what ``save_weights`` wrote.
+    """Reads what ``save_weights`` wrote; nothing pickled is loaded.
 
     Raises:
       DataError: a file that cannot be read, or whose weights are not those that were saved.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = {name: archive.array(path, name, header) for name, header in archive.headers(path).items()}
         header = _Header(**json.loads(str(arrays.pop("header"))))
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (DataError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: not a readable weights file ({error})") from error
     weights = Weights(unflatten_dict(arrays, sep="/"), header.fingerprint, header.accuracy)
     if weights.sha256 != header.sha256:

@@ -228,6 +228,7 @@ REFUSED = [  # what is said, the field that is named, what else
     (["data.threads=-1"], "data.threads", "at least 0"),
     (["data.prefetch=0"], "data.prefetch", "at least 1"),
     (["data.on_error=ignore"], "data.on_error", "raise, skip"),
+    (["data.max_skipped=0"], "data.max_skipped", "at least 1"),
     (["data.split_seed=-1"], "data.split_seed", "[0, 2**32)"),
     (["seed=-1"], "seed", "[0, 2**32)"),
     (["seed=4294967296"], "seed", "[0, 2**32)"),

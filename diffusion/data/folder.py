@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ class FileRecords:
         path = self.files[i]
         return Record(decode(path, str(path)), int(self.labels[i]))
 
+    def name(self, i: int) -> str:
+        return str(self.files[i])
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of the relative paths, in order, and of every file's bytes."""
@@ -47,6 +51,10 @@ def folder(root: str, seed: int, *, test_fraction: float = 0.2) -> Dataset:
     Where ``root`` holds ``train/`` and ``test/`` (or ``val/``) these are the splits, each with the same class
     folders; elsewhere every class is split by ``seed``. Images are the files directly in a class folder that
     end in png, jpg, jpeg, bmp or webp, in any case; hidden files and folders are skipped.
+
+    Symlinks are followed, wherever they lead: whoever made the folder put them there, and on clusters sets are often
+    folders of links. (Names that a metadata file gives are not trusted so: see ``paths.inside``.) A link that leads
+    nowhere is an error.
 
     Args:
       test_fraction: share of every class that is held out, in (0, 1); not read where ``train/`` exists.
@@ -96,12 +104,12 @@ def _dataset(
 
 def _scan(base: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
     """Class names, files and labels i32[n]; DataError where there are none."""
-    folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = _listed(base, lambda entry: entry.is_dir() and not entry.name.startswith("."))
     if not folders:
-        raise DataError(f"{base}: no class folders; it must hold one folder of images per class")
+        raise DataError(f"{base}: no class folders; it must hold one folder of images per class, as {base}/NAME/1.png")
     files, labels = [], []
     for label, class_folder in enumerate(folders):
-        found = sorted(path for path in class_folder.iterdir() if _is_image(path))
+        found = _listed(class_folder, _is_image)
         if not found:
             raise DataError(f"{class_folder}: no images; a class folder holds {' '.join(SUFFIXES)} files")
         files += found
@@ -109,8 +117,20 @@ def _scan(base: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
     return tuple(path.name for path in folders), tuple(files), np.array(labels, np.int32)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _listed(folder: Path, wanted: Callable[[os.DirEntry], bool]) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / entry.name for entry in entries if wanted(entry))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error})") from error
+
+
+def _is_image(entry: os.DirEntry) -> bool:
+    if Path(entry.name).suffix.lower() not in SUFFIXES or entry.name.startswith(".") or entry.is_dir():
+        return False
+    if not entry.is_file():
+        raise DataError(f"{entry.path}: no file, or a link that leads nowhere; restore its target or remove it")
+    return True
 
 
 def _sha256(path: Path) -> str:
@@ -118,4 +138,7 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); the bytes of every file are the set's identity, so none of them can be "
+            "left out: make it readable or remove it"
+        ) from error

@@ -1,14 +1,18 @@
 """Encoded images -> u8[h w c] with 1 (grey) or 3 (RGB) channels."""
 
+import functools
 import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffusion.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+# By content, whatever the name says. Not all that Pillow opens: EPS, for one, is a program that Ghostscript would run.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF")
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises on bad files
 
@@ -25,11 +29,20 @@ def decode(source: Path | bytes, name: str) -> np.ndarray:
       DataError: it is missing, broken, or of floating-point pixels.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
             pixels = _to_uint8(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: not a readable image (its content is none of: {', '.join(FORMATS)})") from error
     except _UNREADABLE as error:
         raise DataError(f"{name}: not a readable image ({error})") from error
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _to_uint8(image: Image.Image) -> np.ndarray:

@@ -2,22 +2,18 @@
 
 import functools
 import itertools
-import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from diffusion.data.records import Record, Records
+from diffusion.data.records import LeaveOut, Record, Records
 from diffusion.data.transforms import Transform
 from diffusion.errors import ConfigError, DataError
 from diffusion.types import Batch
-
-ON_ERROR = ("raise", "skip")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +34,7 @@ class Loader:
     process_count: int
     threads: int
     prefetch: int
-    on_error: str
-    _reported: "_Reported" = field(default_factory=lambda: _Reported())
+    leave_out: LeaveOut | None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -60,10 +55,11 @@ class Loader:
     def batch(self, step: int) -> Batch:
         """NumPy rows of a step >= 0: x u8[b h w c], label i32[b] if labelled, id i32[b], valid bool[b].
 
-        b is rows / process_count. A padding row is a copy of a real row of the global batch with id -1.
+        b is rows / process_count. A padding row is a copy of a real row of the global batch with id -1; where
+        none of the batch can be read, all its rows are padding, with the split's first readable record.
 
         Raises:
-          DataError: a record cannot be read (with on_error "skip": none of the batch can).
+          DataError: a record cannot be read (with ``leave_out``: none of the split can).
         """
         return self._batches[step]
 
@@ -107,12 +103,10 @@ class Loader:
         slots = range(self.process_index * local, (self.process_index + 1) * local)
         draws = self.transform.draws if self.shuffle else 0
         uniforms = _uniforms(self.seed, step, len(ids), draws) if draws else [None] * len(ids)
-        read = functools.cache(lambda slot: self._example(int(ids[slot]), uniforms[slot]))
+        read = functools.cache(lambda slot: self._read(int(ids[slot]), uniforms[slot]))
         mine = [read(slot) if slot < len(ids) else None for slot in slots]
         valid = [example is not None for example in mine]
-        filler = None if all(valid) else next(filter(None, map(read, range(len(ids)))), None)
-        if not all(valid) and filler is None:
-            raise DataError(f"step {step}: none of the batch's {len(ids)} records can be read")
+        filler = None if all(valid) else next(filter(None, map(read, range(len(ids)))), None) or self._first_readable
         filled = [example or filler for example in mine]
         label = np.array([example.label for example in filled], np.int32)
         return Batch(
@@ -122,16 +116,37 @@ class Loader:
             valid=np.array(valid),
         )
 
-    def _example(self, i: int, uniforms: np.ndarray | None) -> Record | None:
-        """Record ``i`` transformed; None if it is skipped."""
-        try:
-            record = self.records[i]
-            return Record(self.transform(record.image, uniforms), record.label)
-        except DataError as error:
-            if self.on_error == "raise":
-                raise DataError(f"record {i}: {error} (data.on_error=skip leaves it out)") from error
-            self._reported.once(i, f"record {i} is left out: {error}")
-            return None
+    def _read(self, i: int, uniforms: np.ndarray | None = None) -> Record | None:
+        return read(self.records, self.transform, i, uniforms, self.leave_out)
+
+    @functools.cached_property
+    def _first_readable(self) -> Record:
+        found = next(filter(None, map(self._read, range(len(self.records)))), None)
+        if found is None:
+            raise DataError(f"none of the {len(self.records)} records can be read; the first: {self.records.name(0)}")
+        return found
+
+
+def read(
+    records: Records,
+    transform: Transform,
+    i: int,
+    uniforms: np.ndarray | None = None,
+    leave_out: LeaveOut | None = None,
+) -> Record | None:
+    """Record ``i``, its image transformed with ``uniforms`` f64[draws]; None where it cannot be read and is left out.
+
+    Raises:
+      DataError: it cannot be read, and there is no ``leave_out``, or that one has had enough.
+    """
+    try:
+        record = records[i]
+        return Record(transform(record.image, uniforms), record.label)
+    except DataError as error:
+        if leave_out is None:
+            raise DataError(f"record {i}: {error} (data.on_error=skip leaves it out)") from error
+        leave_out(i, records.name(i), str(error))
+        return None
 
 
 def make_loader(
@@ -146,7 +161,7 @@ def make_loader(
     process_count: int = 1,
     threads: int = 4,
     prefetch: int = 8,
-    on_error: str = "raise",
+    leave_out: LeaveOut | None = None,
 ) -> Loader:
     """A loader of ``records``.
 
@@ -160,15 +175,13 @@ def make_loader(
       process_index: whose rows; process_count of them share the rows in contiguous blocks.
       threads: reading batches ahead; 0 reads when asked.
       prefetch: batches read ahead on the host.
-      on_error: "raise" on a record that cannot be read, or "skip": its row becomes padding, and each such
-        record is warned of once.
+      leave_out: told of a record that cannot be read each time it is met (from several threads); its row is
+        then padding. None: such a record is an error.
     Raises:
       ConfigError: a value out of range. DataError: no records.
     """
     if batch_size < 1:
         raise ConfigError("data.batch_size", f"is {batch_size}; at least 1")
-    if on_error not in ON_ERROR:
-        raise ConfigError("data.on_error", f"is {on_error!r}; one of: {', '.join(ON_ERROR)}")
     if threads < 0 or prefetch < 1:
         raise ConfigError("data.threads", f"{threads} threads and {prefetch} batches ahead; at least 0 and 1")
     if rows < batch_size or rows % process_count or not 0 <= process_index < process_count:
@@ -177,7 +190,7 @@ def make_loader(
         raise DataError("the split holds no records")
     return Loader(
         records, transform, batch_size, rows, seed, shuffle, process_index, process_count, threads, prefetch,
-        on_error,
+        leave_out,
     )  # fmt: skip
 
 
@@ -209,21 +222,6 @@ def prefetch_to_device(
             yield ready
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Reported:
-    """Records that were warned of."""
-
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._seen: set[int] = set()
-
-    def once(self, i: int, message: str) -> None:
-        with self._lock:
-            if i in self._seen:
-                return
-            self._seen.add(i)
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,12 +1,11 @@
 """One .npz file: ``images``, and if it has them ``labels`` and ``classes``."""
 
 import functools
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from diffusion.data.archive import Header, array, headers
 from diffusion.data.records import ArrayRecords, Dataset, existing_root, opener
 from diffusion.data.split import check_fraction, split_sizes, stratified
 from diffusion.errors import ConfigError, DataError
@@ -28,10 +27,11 @@ def npz(root: str, seed: int, *, test_fraction: float = 0.2) -> Dataset:
     path = existing_root(root, ".npz file")
     if not path.is_file():
         raise ConfigError("data.root", f"{path} is not a file; source npz reads one .npz file")
-    shape, names = _image_header(path)
-    labels = _labels(path, shape[0]) if "labels" in names else None
+    found = headers(path)
+    shape = _image_shape(path, found)
+    labels = _labels(path, found["labels"], shape[0]) if "labels" in found else None
     strata = np.full(shape[0], -1, np.int32) if labels is None else labels
-    images = functools.cache(functools.partial(_images, path, shape))
+    images = functools.cache(functools.partial(_images, path, found["images"], shape))
 
     def split(name: str) -> ArrayRecords:
         kept = stratified(strata, test_fraction, seed)[name]
@@ -39,25 +39,22 @@ def npz(root: str, seed: int, *, test_fraction: float = 0.2) -> Dataset:
 
     return Dataset(
         name=path.stem,
-        classes=_classes(path, labels, "classes" in names),
+        classes=_classes(path, labels, found.get("classes")),
         sizes=split_sizes(strata, test_fraction, str(path)),
         image_shape=shape[1:],
         open=opener({name: functools.partial(split, name) for name in ("train", "test")}),
     )
 
 
-def _image_header(path: Path) -> tuple[tuple[int, int, int, int], set[str]]:
-    """Shape [n h w c] of ``images`` without its pixels, and the names of all arrays."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-            if "images" not in names:
-                raise DataError(f"{path}: no array 'images'; there are: {', '.join(sorted(names)) or 'none'}")
-            with archive.open("images.npy") as member:
-                read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-                shape, _, dtype = read[np.lib.format.read_magic(member)[0]](member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise DataError(f"{path}: not a readable .npz file ({error})") from error
+def _image_shape(path: Path, found: dict[str, Header]) -> tuple[int, int, int, int]:
+    """[n h w c] of ``images``."""
+    if "images" not in found:
+        there = ", ".join(sorted(found)) or "none"
+        raise DataError(
+            f"{path}: no array 'images'; there are: {there}. It must hold images uint8 [n h w c], and may hold labels "
+            "int [n] and classes str [k]"
+        )
+    shape, dtype = found["images"]
     if dtype != np.uint8:
         raise DataError(
             f"{path}: images are {dtype}, uint8 in [0, 255] is required (the range of others is not guessed)"
@@ -65,42 +62,34 @@ def _image_header(path: Path) -> tuple[tuple[int, int, int, int], set[str]]:
     full = (*shape, 1) if len(shape) == 3 else shape
     if len(full) != 4 or full[3] not in (1, 3) or 0 in full:
         raise DataError(f"{path}: images are {list(shape)}; [n h w], [n h w 1] or [n h w 3] is required")
-    return full, names
+    return full
 
 
-def _array(path: Path, name: str) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive[name]
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}: array {name!r} cannot be read ({error})") from error
+def _images(path: Path, header: Header, shape: tuple[int, int, int, int]) -> np.ndarray:
+    return array(path, "images", header).reshape(shape)
 
 
-def _images(path: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
-    return _array(path, "images").reshape(shape)
-
-
-def _labels(path: Path, n: int) -> np.ndarray:
-    labels = _array(path, "labels")
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: labels are {labels.dtype}{list(labels.shape)}, integers [{n}] are required")
+def _labels(path: Path, header: Header, n: int) -> np.ndarray:
+    if header.shape != (n,) or header.dtype.kind not in "iuO":
+        raise DataError(f"{path}: labels are {header.dtype}{list(header.shape)}, integers [{n}] are required")
+    labels = array(path, "labels", header)
     present = np.unique(labels)
     if not np.array_equal(present, np.arange(len(present))):
-        missing = sorted(set(range(int(present.max()) + 1)) - set(present.tolist()))[:10]
+        missing = np.setdiff1d(np.arange(len(present)), present)[:10].tolist()
         problem = f"{present.min()} is negative" if present.min() < 0 else f"no record has label {missing}"
         raise DataError(f"{path}: labels must be 0..k-1 with every class present, and {problem}")
     return labels.astype(np.int32)
 
 
-def _classes(path: Path, labels: np.ndarray | None, named: bool) -> tuple[str, ...]:
+def _classes(path: Path, labels: np.ndarray | None, header: Header | None) -> tuple[str, ...]:
     if labels is None:
-        if named:
+        if header:
             raise DataError(f"{path}: there are classes but no labels")
         return ()
     count = int(labels.max()) + 1
-    if not named:
+    if not header:
         return tuple(str(k) for k in range(count))
-    names = tuple(str(name) for name in np.atleast_1d(_array(path, "classes")))
+    names = tuple(str(name) for name in np.atleast_1d(array(path, "classes", header)))
     if len(names) != count or len(set(names)) != count:
         raise DataError(f"{path}: {count} classes are labelled, {len(set(names))} different names are given")
     return names

@@ -11,6 +11,8 @@ import numpy as np
 
 from diffusion.errors import ConfigError
 
+LeaveOut = Callable[[int, str, str], None]  # (number of a record that cannot be read, its name, why)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -39,6 +41,10 @@ class Records(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> Record: ...
+
+    def name(self, i: int) -> str:
+        """Where record ``i`` comes from, for people: its file, or the set's name and its number."""
+        ...
 
     @property
     def labels(self) -> np.ndarray: ...
@@ -79,6 +85,9 @@ class ArrayRecords:
 
     def __getitem__(self, i: int) -> Record:
         return Record(self.images[i], int(self.labels[i]))
+
+    def name(self, i: int) -> str:
+        return f"record {i}"
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -21,7 +21,7 @@ class TfdsRecords:
     """A split of a prepared builder. ``source[i]`` is a dict with the encoded image's bytes."""
 
     source: Sequence[dict[str, Any]]
-    name: str
+    split: str
     contents: str
     classes: int
     image_key: str
@@ -35,11 +35,25 @@ class TfdsRecords:
         return len(self.source)
 
     def __getitem__(self, i: int) -> Record:
-        example = self.source[i]
+        example = self._examples([i])[0]
         label = int(example[self.label_key]) if self.labelled else -1
         if self.labelled and not 0 <= label < self.classes:
-            raise DataError(f"{self.name}, record {i}: label {label} is outside 0..{self.classes - 1}")
-        return Record(decode(example[self.image_key], f"{self.name}, record {i}"), label)
+            raise DataError(f"{self.name(i)}: label {label} is outside 0..{self.classes - 1}")
+        return Record(decode(example[self.image_key], self.name(i)), label)
+
+    def _examples(self, numbers: list[int]) -> list[dict[str, Any]]:
+        try:
+            found = self.source.__getitems__(numbers)
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError is what array_record raises
+            raise DataError(f"{self.name(numbers[0])}: cannot be read ({error}); prepare the set again") from error
+        keys = [self.image_key] + [self.label_key] * self.labelled
+        for i, example in zip(numbers, found, strict=True):
+            if any(example[key] is None for key in keys):
+                raise DataError(f"{self.name(i)}: is cut short; prepare the set again")
+        return found
+
+    def name(self, i: int) -> str:
+        return f"{self.split}, record {i}"
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -47,7 +61,7 @@ class TfdsRecords:
         if not self.labelled:
             return np.full(n, -1, np.int32)
         chunks = (range(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
-        found = [e[self.label_key] for chunk in chunks for e in self.source.__getitems__(list(chunk))]
+        found = [e[self.label_key] for chunk in chunks for e in self._examples(list(chunk))]
         return np.array(found, np.int32)
 
     @functools.cached_property
@@ -78,7 +92,7 @@ def tfds(
       image_key: feature with the image.
       label_key: ClassLabel feature, empty for none.
     Raises:
-      ConfigError: not prepared (the message says how), or no such split or feature.
+      ConfigError: not prepared (the message says how), or no such split or feature. DataError: not whole.
     """
     builder = _builder(root, name)
     features = builder.info.features
@@ -90,6 +104,7 @@ def tfds(
         "train": _split_info(builder, "train_split", train_split),
         "test": _split_info(builder, "test_split", test_split),
     }
+    _check_shards(infos)
 
     def split(key: str, spec: str) -> TfdsRecords:
         source = builder.as_data_source(spec, decoders=_encoded_images(features))
@@ -112,6 +127,7 @@ def tfds(
 
 def _builder(root: str, name: str) -> Any:
     """The builder of a prepared set, from its files alone: the catalogue and the network are not asked."""
+    from google.protobuf import json_format
     from tensorflow_datasets.core import read_only_builder, registered
 
     data_dir = str(Path(root).expanduser()) if root else None
@@ -120,6 +136,8 @@ def _builder(root: str, name: str) -> Any:
         builder = read_only_builder.builder_from_files(name, data_dir=data_dir)
     except registered.DatasetNotFoundError as error:
         raise ConfigError("data.tfds.name", _how_to_prepare(name, place, data_dir, "not prepared")) from error
+    except (OSError, ValueError, json_format.ParseError) as error:
+        raise DataError(_how_to_prepare(name, place, data_dir, f"not readable ({error})")) from error
     if builder.info.file_format.value != "array_record":
         found = f"prepared as {builder.info.file_format.value}, not array_record,"
         raise ConfigError("data.tfds.name", _how_to_prepare(name, place, data_dir, found))
@@ -161,6 +179,13 @@ def _split_info(builder: Any, field: str, spec: str) -> Any:
         raise ConfigError(
             f"data.tfds.{field}", f"no split {spec!r}; there are: {there} (or a part, as train[80%:])"
         ) from error
+
+
+def _check_shards(infos: dict[str, Any]) -> None:
+    for info in infos.values():
+        for path in (Path(str(i.filename)) for i in info.file_instructions):
+            if not path.is_file() or path.stat().st_size == 0:
+                raise DataError(f"{path}: missing or empty; the set is not whole, prepare it again")
 
 
 def _shards(info: Any) -> str:

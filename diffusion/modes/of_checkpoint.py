@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion import events, runs
+from diffusion import events, feed, runs
 from diffusion.build import Program
 from diffusion.errors import ConfigError
 from diffusion.generate import asked_labels, images, indices
@@ -28,6 +28,7 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     if not program.eval.metrics:
         raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
     params, meta, step = runs.ema_weights(program, program.eval.step)
+    feed.skipped(program).keep_in(program.workdir)
     log = program.log
     writers = make_writers(
         program.workdir,

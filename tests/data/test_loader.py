@@ -1,6 +1,5 @@
 import threading
 import time
-import warnings
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -30,11 +29,18 @@ class Broken(ArrayRecords):
             raise DataError(f"file {i}.png: not a readable image")
         return super().__getitem__(i)
 
+    def name(self, i):
+        return f"file {i}.png"
+
 
 def broken(*bad):
     records = Broken(RECORDS.images, RECORDS.labels, True)
     object.__setattr__(records, "bad", frozenset(bad))
     return records
+
+
+def nothing(record, name, reason):
+    """Leaves a record out in silence."""
 
 
 def loader(records=RECORDS, transform=FLIP, **options):
@@ -134,17 +140,12 @@ class TestPadding:
 
 class TestProcesses:
     @pytest.mark.parametrize("count", [1, 2, 4])
-    @pytest.mark.parametrize("on_error", ["raise", "skip"])
-    def test_their_rows_are_the_one_process_batch(self, count, on_error):
-        records = broken(3, 4) if on_error == "skip" else RECORDS
-        with warnings.catch_warnings(action="ignore"):
-            for step in range(6):
-                shared = [
-                    loader(records, rows=8, process_index=i, process_count=count, on_error=on_error)
-                    for i in range(count)
-                ]
-                whole = loader(records, rows=8, on_error=on_error).batch(step)
-                assert_same(concatenated([each.batch(step) for each in shared]), whole)
+    @pytest.mark.parametrize("bad", [(), (3, 4), range(9)])
+    def test_their_rows_are_the_one_process_batch(self, count, bad):
+        options = {"records": broken(*bad), "rows": 8, "leave_out": nothing if bad else None}
+        for step in range(6):
+            shared = [loader(process_index=i, process_count=count, **options) for i in range(count)]
+            assert_same(concatenated([each.batch(step) for each in shared]), loader(**options).batch(step))
 
     def test_a_process_reads_only_its_rows(self):
         class Counting(ArrayRecords):
@@ -217,11 +218,10 @@ class TestErrors:
         with pytest.raises(DataError, match=message):
             list(one_epoch(bad))
 
-    def test_skip_makes_its_row_padding_and_says_so_once(self):
-        skipping = loader(broken(5), on_error="skip")
-        with pytest.warns(RuntimeWarning) as told:
-            batches = take(skipping.iterate(0), 6)
-        assert [str(w.message) for w in told] == ["record 5 is left out: file 5.png: not a readable image"]
+    def test_a_record_that_is_left_out_is_told_and_its_row_becomes_padding(self):
+        told = []
+        batches = take(loader(broken(5), leave_out=lambda *record: told.append(record)).iterate(0), 6)
+        assert told == [(5, "file 5.png", "file 5.png: not a readable image")] * 2, "once an epoch"
         ids = np.concatenate([batch.id for batch in batches[:3]])
         assert sorted(ids[ids >= 0]) == [i for i in range(N) if i != 5]
         for batch, whole in zip(batches, [loader(transform=FLIP).batch(s) for s in range(6)], strict=True):
@@ -231,14 +231,28 @@ class TestErrors:
 
     def test_the_first_row_may_be_the_bad_one(self):
         first = int(loader().batch(0).id[0])
-        with pytest.warns(RuntimeWarning):
-            batch = loader(broken(first), on_error="skip").batch(0)
+        batch = loader(broken(first), leave_out=nothing).batch(0)
         assert batch.valid.tolist() == [False, True, True, True]
         np.testing.assert_array_equal(batch.x[0], batch.x[1])
 
-    def test_a_batch_without_a_readable_record_is_an_error(self):
-        with pytest.warns(RuntimeWarning), pytest.raises(DataError, match="step 0: none of the batch's 4"):
-            loader(broken(*range(N)), on_error="skip").batch(0)
+    def test_a_batch_without_a_readable_record_is_all_padding(self):
+        """A run must not end where an epoch's last batch happens to hold bad records only."""
+        bad = loader().batch(2).id[:2]
+        batch = loader(broken(*bad), leave_out=nothing).batch(2)
+        assert not batch.valid.any() and np.all(batch.id == -1)
+        first = next(i for i in range(N) if i not in bad)
+        np.testing.assert_array_equal(batch.x, np.repeat(IMAGES[first : first + 1], 4, axis=0))
+
+    def test_a_split_without_a_readable_record_is_an_error(self):
+        with pytest.raises(DataError, match="none of the 10 records can be read; the first: file 0.png"):
+            loader(broken(*range(N)), leave_out=nothing).batch(0)
+
+    def test_leaving_out_may_end_the_run(self):
+        def enough(record, name, reason):
+            raise DataError("too many")
+
+        with pytest.raises(DataError, match="^too many"):
+            loader(broken(5), leave_out=enough, threads=2).batch(int(np.flatnonzero(loader()._ids(0) == 5).size == 0))
 
     def test_only_bad_data_is_skipped(self):
         class Buggy(ArrayRecords):
@@ -246,7 +260,7 @@ class TestErrors:
                 raise KeyError("a bug")
 
         with pytest.raises(KeyError, match="a bug"):
-            loader(Buggy(IMAGES, RECORDS.labels, True), on_error="skip").batch(0)
+            loader(Buggy(IMAGES, RECORDS.labels, True), leave_out=nothing).batch(0)
 
     def test_a_record_of_another_size_is_named(self):
         with pytest.raises(DataError, match="record .*: is 2x3 pixels, the set is 3x3; set data.size"):
@@ -256,7 +270,6 @@ class TestErrors:
         ("options", "error"),
         [
             ({"batch_size": 0}, ConfigError),
-            ({"on_error": "ignore"}, ConfigError),
             ({"threads": -1}, ConfigError),
             ({"prefetch": 0}, ConfigError),
             ({"rows": 3}, ValueError),
