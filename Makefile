@@ -1,10 +1,10 @@
-# make run · make test · make lint · make bench.  PYTHON=python3.12 chooses the interpreter of a new .venv.
+# make run · make test · make faults · make lint · make bench.  PYTHON=python3.12 chooses the interpreter of a new .venv.
 PYTHON ?= python3
 CONFIG ?= configs/digits.py
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run bench test test-all test-versions lint format
+.PHONY: run bench test test-all test-versions faults lint format
 
 run: .venv/.installed
 	$(BIN)/python main_jax.py --config=$(CONFIG) $(ARGS)
@@ -20,6 +20,9 @@ test: .venv/.installed-dev
 
 test-all: .venv/.installed-dev
 	$(PYTEST) -m "" $(ARGS)
+
+faults: .venv/.installed-dev
+	$(BIN)/python -m tests.faults $(ARGS)
 
 test-versions:
 	PYTHON=$(PYTHON) scripts/test_versions.sh $(ARGS)

@@ -15,7 +15,7 @@ ABSENT = "<absent>"
 FREE = (
     *("log.", "eval.", "sample.", "mesh."),
     ".every",
-    *("train.max_minutes", "train.debug", "data.max_skipped"),
+    *("train.max_minutes", "train.debug", "data.on_error", "data.max_skipped"),
     *("resume.", "checkpoint.resume", "cluster."),
 )
 
