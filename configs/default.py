@@ -82,7 +82,9 @@ def get_config() -> ConfigDict:
     c.train = dict(
         steps=1000,  # batches in the whole run
         max_minutes=0.0,  # stop, save and exit 75 after so long; 0 never
-        max_bad_steps=10,  # non-finite steps in a row that end the run with exit 3
+        max_bad_steps=10,  # bad steps in a row that end the run with exit 3: loss or gradient not finite, or max_loss
+        max_loss=0.0,  # a batch whose mean loss is above it is skipped, as a bad step; 0 allows any finite one
+        debug=False,  # after a bad step, name the first layer whose output is not finite; slower: waits for every step
     )
     c.val = dict(every=250)  # steps between validation losses (fixed t and noise, EMA weights); 0 never
     c.checkpoint = dict(

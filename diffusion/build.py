@@ -235,7 +235,7 @@ def _optimiser(c: ConfigDict) -> tuple[Schedule, Optimiser]:
     schedule = _choose(LR_SCHEDULES, "optim", c.optim, "schedule", c.optim.lr, c.train.steps)
     tx = make_optimizer(_choose(OPTIMIZERS, "optim", c.optim, "name"), _choose(CLIPS, "optim", c.optim, "clip"))
     decay = _choose(EMAS, "ema", c.ema, "name")
-    return schedule, Optimiser(tx, schedule, decay, c.ema.every, c.optim.micro_batches)
+    return schedule, Optimiser(tx, schedule, decay, c.ema.every, c.optim.micro_batches, c.train.max_loss)
 
 
 def _sampling(c: ConfigDict, diffusion: Diffusion) -> Sampling:

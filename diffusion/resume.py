@@ -15,7 +15,7 @@ ABSENT = "<absent>"
 FREE = (
     *("log.", "eval.", "sample.", "mesh."),
     ".every",
-    "train.max_minutes",
+    *("train.max_minutes", "train.debug"),
     *("resume.", "checkpoint.resume", "cluster."),
 )
 

@@ -15,9 +15,11 @@ class Train:
     steps: int
     max_minutes: float
     max_bad_steps: int
+    max_loss: float
+    debug: bool
 
     def __post_init__(self):
-        _check(self, steps=1, max_minutes=0, max_bad_steps=1)
+        _check(self, steps=1, max_minutes=0, max_bad_steps=1, max_loss=0)
 
 
 @dataclass(frozen=True)

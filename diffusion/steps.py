@@ -22,6 +22,26 @@ from diffusion.types import Array, Batch, Cond, Denoiser, Frozen, Params
 
 Sums = Mapping[str, tuple[Array, Array]]  # name -> (sum, count)
 
+# Words of one process to all, from the weakest to the strongest: a process that was asked to stop, or whose background
+# save failed, says so through the step, so that all of them act at the same step.
+GO_ON, SAVE_AGAIN, STOP = range(3)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Suspect:
+    """What to look at after a bad step; nobody else reads it. All as it was before the step was skipped.
+
+    Attributes:
+      rows: bool[b], in the order of the global batch: valid rows whose own loss is not finite.
+      loss: f32[], the batch's mean.
+      grad_norm: f32[].
+    """
+
+    rows: Array
+    loss: Array
+    grad_norm: Array
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -31,12 +51,14 @@ class Metrics:
     Attributes:
       sums: (sum, count) by name, to be added over steps and divided once, on the host.
       last: values by name of which the newest one counts.
-      control: i32[2], (stop asked for on any device, non-finite steps in a row): all that the loop waits for.
+      control: i32[2], (the strongest word of any device, bad steps in a row): all that the loop waits for.
+      suspect: for the host to read where the step was bad.
     """
 
     sums: Sums
     last: Mapping[str, Array]
     control: Array
+    suspect: Suspect
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,7 @@ class Optimiser:
       decay: updates i32[] -> the EMA's decay f32[].
       ema_every: the EMA moves on every k-th update.
       micro_batches: the batch's rows are taken in so many equal parts, gradients added.
+      max_loss: a batch's mean loss above it makes the step a bad one; 0 allows any that is finite.
     """
 
     tx: optax.GradientTransformation
@@ -74,55 +97,67 @@ class Optimiser:
     decay: Callable[[Array], Array]
     ema_every: int
     micro_batches: int
+    max_loss: float
 
 
 TrainStep = Callable[[TrainState, Frozen, Batch, Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(diffusion: Diffusion, optimiser: Optimiser, mesh: Mesh) -> TrainStep:
-    """(state, frozen, batch, stop i32[n devices]) -> (state, Metrics); the state is donated.
+    """(state, frozen, batch, words i32[n devices]) -> (state, Metrics); the state is donated.
 
-    The loss is sum(valid * weight * l) / sum(valid) over the global batch, also over micro-batches. A step whose loss
-    or gradient is not finite changes nothing but ``step`` and the counters of such steps.
+    The loss is sum(valid * weight * l) / sum(valid) over the global batch, also over micro-batches. A bad step, whose
+    loss or gradient is not finite or whose loss is above ``max_loss``, changes nothing but ``step`` and the counters
+    of such steps.
     """
 
-    def train_step(state: TrainState, frozen: Frozen, batch: Batch, stop: Array) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, frozen: Frozen, batch: Batch, words: Array) -> tuple[TrainState, Metrics]:
         batch, n_valid = _fill(batch), jnp.sum(batch.valid)
         key = jax.random.fold_in(keys.of_purpose(run_key(state), "train"), state.step)
 
-        def mean_loss(params: Params, part: Batch, slot: Array) -> tuple[Array, Sums]:
+        def mean_loss(params: Params, part: Batch, slot: Array) -> tuple[Array, tuple[Sums, Array]]:
             losses = _losses(diffusion, params, frozen, part, key, slot, n_valid, drop=True)
             sums = _loss_sums(diffusion.process, losses, part.valid, "train/loss")
-            return sums["train/loss"][0] / jnp.maximum(n_valid, 1), sums
+            bad_rows = part.valid & ~jnp.isfinite(losses.loss)
+            return sums["train/loss"][0] / jnp.maximum(n_valid, 1), (sums, bad_rows)
 
-        grads, sums = _accumulate(mean_loss, state.params, batch, optimiser.micro_batches)
-        return _apply(state, grads, sums, stop, optimiser)
+        grads, sums, bad_rows = _accumulate(mean_loss, state.params, batch, optimiser.micro_batches)
+        return _apply(state, grads, sums, bad_rows, words, optimiser)
 
     rows, whole = over_rows(mesh), replicated(mesh)
     return jax.jit(train_step, in_shardings=(whole, whole, rows, rows), out_shardings=whole, donate_argnums=0)
 
 
-def _accumulate(mean_loss: Callable, params: Params, batch: Batch, parts: int) -> tuple[Params, Sums]:
-    """Gradients and sums added over interleaved micro-batches, so that each device keeps its own rows."""
+def _accumulate(mean_loss: Callable, params: Params, batch: Batch, parts: int) -> tuple[Params, Sums, Array]:
+    """Gradients and sums added over interleaved micro-batches, so that each device keeps its own rows.
+
+    The third is bool[b], the rows whose loss is not finite, in the batch's order.
+    """
     slot = jnp.arange(batch.valid.shape[0], dtype=jnp.int32)
     gradient = jax.grad(mean_loss, has_aux=True)
     if parts == 1:
-        return gradient(params, batch, slot)
+        grads, (sums, bad_rows) = gradient(params, batch, slot)
+        return grads, sums, bad_rows
 
     def micro(a: Array) -> Array:
         return a.reshape(a.shape[0] // parts, parts, *a.shape[1:]).swapaxes(0, 1)
 
-    def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+    def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, Array]:
+        grads, (sums, bad_rows) = gradient(params, *part)
+        return jax.tree.map(jnp.add, total, (grads, sums)), bad_rows
 
-    shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda a: micro(a)[0], (batch, slot)))
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.scan(add, zero, jax.tree.map(micro, (batch, slot)))[0]
+    grads, (sums, _) = jax.eval_shape(gradient, params, *jax.tree.map(lambda a: micro(a)[0], (batch, slot)))
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grads, sums))
+    (grads, sums), bad_rows = jax.lax.scan(add, zero, jax.tree.map(micro, (batch, slot)))
+    return grads, sums, bad_rows.swapaxes(0, 1).reshape(-1)
 
 
-def _apply(state: TrainState, grads: Params, sums: Sums, stop: Array, o: Optimiser) -> tuple[TrainState, Metrics]:
-    norm = optax.tree.norm(grads)
-    ok = jnp.isfinite(sums["train/loss"][0]) & jnp.isfinite(norm)
+def _apply(
+    state: TrainState, grads: Params, sums: Sums, bad_rows: Array, words: Array, o: Optimiser
+) -> tuple[TrainState, Metrics]:
+    total, count = sums["train/loss"]
+    suspect = Suspect(bad_rows, total / jnp.maximum(count, 1), optax.tree.norm(grads))
+    ok = _healthy(suspect, o.max_loss)
     # zeros where not ok: the discarded branch must not put NaN into anything that is selected later
     grads = jax.tree.map(lambda g: jnp.where(ok, g, jnp.zeros_like(g)), grads)
     direction, opt_state = o.tx.update(grads, state.opt_state, state.params)
@@ -141,13 +176,18 @@ def _apply(state: TrainState, grads: Params, sums: Sums, stop: Array, o: Optimis
     )
     last = {
         "train/lr": rate,
-        "train/grad_norm": norm,
+        "train/grad_norm": suspect.grad_norm,
         "train/param_norm": optax.tree.norm(kept.params),
         "train/ema_decay": decay,
         "train/bad_steps": state.bad_total.astype(jnp.float32),
     }
     sums = jax.tree.map(lambda a: jnp.where(ok, a, jnp.zeros_like(a)), sums)
-    return state, Metrics(sums, last, jnp.stack([jnp.max(stop).astype(jnp.int32), state.bad_in_row]))
+    return state, Metrics(sums, last, jnp.stack([jnp.max(words).astype(jnp.int32), state.bad_in_row]), suspect)
+
+
+def _healthy(suspect: Suspect, max_loss: float) -> Array:
+    ok = jnp.isfinite(suspect.loss) & jnp.isfinite(suspect.grad_norm)
+    return ok & (suspect.loss <= max_loss) if max_loss else ok
 
 
 def make_validation_step(diffusion: Diffusion, mesh: Mesh, examples: int) -> Callable[..., Sums]:

@@ -21,7 +21,7 @@ from diffusion.mesh import put_rows
 from diffusion.progress import Progress, say
 from diffusion.signals import StopRequest
 from diffusion.state import TrainState, count_parameters
-from diffusion.steps import Metrics, make_train_step
+from diffusion.steps import GO_ON, STOP, Metrics, make_train_step
 from diffusion.window import Window, divide
 from diffusion.writers import MultiWriter, make_writers
 
@@ -88,7 +88,7 @@ class Loop:
         """Steps and events up to the end; whatever goes wrong on the host, a healthy state is saved first."""
         p = self.program
         train_step = make_train_step(p.diffusion, p.optimiser, p.mesh)
-        asked = [put_rows(p.mesh, np.full(len(p.mesh.local_devices), flag, np.int32)) for flag in (0, 1)]
+        asked = [put_rows(p.mesh, np.full(len(p.mesh.local_devices), flag, np.int32)) for flag in (GO_ON, STOP)]
         try:
             if not self.events_done:
                 self._events(owed=True)
@@ -118,7 +118,7 @@ class Loop:
 
     def _keep_up(self) -> None:
         """Wait until fewer than IN_FLIGHT steps are under way, and heed what they report."""
-        while len(self.flight) >= IN_FLIGHT:
+        while len(self.flight) >= (1 if self.program.train.debug else IN_FLIGHT):
             self._wait()
         if not self.saved.check():
             self._save()
@@ -133,7 +133,7 @@ class Loop:
                 f"{self.step - len(self.flight)}); the last healthy state is saved. A lower optim.lr, a clip, "
                 "or float32 may help"
             )
-        if stop:
+        if stop == STOP:
             reason = self.stop.reason or "a signal to another process"
             raise Stopped(
                 f"stopped ({reason}) and saved in {self.saved.directory}; the same command goes on from there"

@@ -261,6 +261,7 @@ REFUSED = [  # what is said, the field that is named, what else
     (["train.steps=0"], "train.steps", "at least 1"),
     (["train.max_minutes=-1"], "train.max_minutes", "at least 0"),
     (["train.max_bad_steps=0"], "train.max_bad_steps", "at least 1"),
+    (["train.max_loss=-1"], "train.max_loss", "at least 0"),
     (["val.every=-1"], "val.every", "at least 0"),
     (["checkpoint.every=0"], "checkpoint.every", "at least 1"),
     (["checkpoint.resume=sometimes"], "checkpoint.resume", "auto or never"),

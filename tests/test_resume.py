@@ -33,6 +33,8 @@ def changed(**fields):
         ("sample.classes", True, True),
         ("mesh.data", True, True),
         ("train.max_minutes", True, True),
+        ("train.debug", True, True),
+        ("train.max_loss", False, False),
         ("checkpoint.resume", True, True),
         ("cluster.address", True, True),
         ("sampler.steps", True, False),

@@ -24,7 +24,16 @@ from diffusion.process import TARGETS, Process
 from diffusion.samplers import GRIDS, SAMPLERS, sample
 from diffusion.schedules import SCHEDULES
 from diffusion.state import create, fingerprint
-from diffusion.steps import Diffusion, Optimiser, make_sample_step, make_train_step, make_validation_step
+from diffusion.steps import (
+    GO_ON,
+    SAVE_AGAIN,
+    STOP,
+    Diffusion,
+    Optimiser,
+    make_sample_step,
+    make_train_step,
+    make_validation_step,
+)
 from diffusion.types import Batch
 
 CLASSES, SHAPE, ROWS = 10, (8, 8, 1), 32
@@ -37,6 +46,7 @@ OPTIMISER = Optimiser(
     EMAS["constant"](decay=EMA_DECAY),
     EMA_EVERY,
     micro_batches=1,
+    max_loss=0.0,
 )
 PLATEAU_SCALE = 0.5
 
@@ -102,8 +112,8 @@ def diffusion(net: Net, drop=0.2, drop_all=0.1, process=PROCESS) -> Diffusion:
 
 
 @functools.cache
-def train_step(name: str, devices: int, micro_batches: int = 1):
-    optimiser = replace(OPTIMISER, micro_batches=micro_batches)
+def train_step(name: str, devices: int, **changed):
+    optimiser = replace(OPTIMISER, **changed)
     return make_train_step(diffusion(NETS[name]()), optimiser, make_mesh(devices))
 
 
@@ -193,7 +203,7 @@ def test_one_two_and_eight_devices_give_the_same_losses(name):
 def test_micro_batches_give_the_update_of_the_whole_batch(n_valid):
     """Of 2 valid rows, two of the four micro-batches hold none."""
     batch = put(8, host_batch(n_valid))
-    outcomes = [train_step("toy", 8, parts)(start("toy", 8), None, batch, no_stop(8)) for parts in (4, 1)]
+    outcomes = [train_step("toy", 8, micro_batches=parts)(start("toy", 8), None, batch, no_stop(8)) for parts in (4, 1)]
     assert_same_update(*outcomes)
 
 
@@ -228,6 +238,41 @@ def test_a_step_that_is_not_finite_changes_nothing_but_counters(spoil):
     assert float(metrics.last["train/bad_steps"]) == 2
     learned = jax.device_get((state.params, state.ema, state.opt_state))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learned))
+
+
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_a_bad_step_names_its_rows_in_the_batchs_order(micro_batches):
+    """The rows that only fill the shape become copies of the first, which is a bad one: no one suspects them."""
+    step, batch = train_step("toy", 8, micro_batches=micro_batches), host_batch(21)
+    batch.x[0, 1, 1], batch.x[14, 1, 1] = np.nan, np.inf
+    suspect = jax.device_get(step(start("toy", 8), None, put(8, batch), no_stop(8))[1].suspect)
+    assert np.flatnonzero(suspect.rows).tolist() == [0, 14]
+    assert suspect.rows.shape == (ROWS,) and not np.isfinite(suspect.loss) and not np.isfinite(suspect.grad_norm)
+
+
+def test_a_gradient_that_is_not_finite_suspects_no_row():
+    before, batch = bad_gradient(host_state("toy"))
+    suspect = train_step("toy", 8)(put_replicated(make_mesh(8), before), None, put(8, batch), no_stop(8))[1].suspect
+    assert not np.asarray(suspect.rows).any()
+    assert np.isfinite(float(suspect.loss)) and np.isinf(float(suspect.grad_norm))
+
+
+def test_a_finite_loss_above_the_limit_is_skipped_like_one_that_is_not_finite():
+    """The limit is compared with the mean over the valid rows: their sum lies above it in both steps."""
+    limit, batch = 2.0, host_batch(20)
+    step = train_step("toy", 8, max_loss=limit)
+    state, metrics = step(start("toy", 8), None, put(8, batch), no_stop(8))
+    mean, total = float(metrics.suspect.loss), float(metrics.sums["train/loss"][0])
+    assert int(state.updates) == 1 and 0 < mean < limit < total
+    np.testing.assert_allclose(mean, total / 20, rtol=1e-6)
+    before = jax.device_get(state)
+    batch.x[:20] *= 10
+    state, metrics = step(state, None, put(8, batch), no_stop(8))
+    assert limit < float(metrics.suspect.loss) < np.inf and not np.asarray(metrics.suspect.rows).any()
+    assert jax.device_get(metrics.control).tolist() == [GO_ON, 1]
+    assert not any(any(pair) for pair in losses(metrics.sums).values())
+    one = np.int32(1)
+    assert fingerprint(state) == fingerprint(replace(before, step=one + one, bad_in_row=one, bad_total=one))
 
 
 def test_the_rate_and_the_average_follow_the_updates():
@@ -282,11 +327,13 @@ def test_twenty_steps_compile_once_and_transfer_nothing():
     assert int(state.updates) == 20
 
 
-def test_a_stop_asked_for_on_one_device_reaches_control_and_nothing_else():
-    step, batch = train_step("toy", 8), put(8, host_batch(20))
-    asked = put(8, np.int32([0, 0, 0, 0, 0, 1, 0, 0]))
-    outcomes = [step(start("toy", 8), None, batch, stop) for stop in (no_stop(8), asked)]
-    assert [jax.device_get(metrics.control).tolist() for _, metrics in outcomes] == [[0, 0], [1, 0]]
+@pytest.mark.parametrize("said", [[(5, STOP)], [(2, SAVE_AGAIN)], [(1, STOP), (6, SAVE_AGAIN)]])
+def test_the_strongest_word_of_any_device_reaches_control_and_nothing_else(said):
+    step, batch, words = train_step("toy", 8), put(8, host_batch(20)), np.full(8, GO_ON, np.int32)
+    for device, word in said:
+        words[device] = word
+    outcomes = [step(start("toy", 8), None, batch, asked) for asked in (no_stop(8), put(8, words))]
+    assert [jax.device_get(metrics.control).tolist() for _, metrics in outcomes] == [[GO_ON, 0], [said[0][1], 0]]
     assert len({fingerprint(state) for state, _ in outcomes}) == 1
     assert len({str(losses(metrics.sums)) for _, metrics in outcomes}) == 1
 

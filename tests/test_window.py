@@ -19,7 +19,7 @@ def metrics(step: int) -> Metrics:
         "train/loss": (jnp.float32(loss.sum()), jnp.float32(len(loss))),
         "train/loss/q3": (jnp.float32(0), jnp.float32(0)),
     }
-    return Metrics(sums, {"train/lr": jnp.float32(step / 8)}, jnp.zeros(2, jnp.int32))
+    return Metrics(sums, {"train/lr": jnp.float32(step / 8)}, jnp.zeros(2, jnp.int32), None)
 
 
 def run(window: Window, first: int, last: int) -> Window:
