@@ -17,7 +17,7 @@ LAYERS = (
     "nets",
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
-    environment window""",
+    environment window batch_losses reduction inspection""",
     "build",
     "generate evaluate feed",
     "train modes describe bench signals events runs",
