@@ -128,7 +128,10 @@ def get_config() -> ConfigDict:
         step="latest",  # of the checkpoint: latest, best or a number
         out="",  # folder of samples.npz and samples.png; the workdir where empty
     )
-    c.mesh = dict(data=0)  # devices that share a batch; 0 takes all
+    c.mesh = dict(
+        data=0,  # devices that share a batch; 0 takes all
+        strict=0,  # slices, a power of two, in which a batch is reduced: bit-identical on 2, 4, 8, … devices; 0 is off
+    )
     c.cluster = dict(  # several processes that train as one; each is started with the same command
         coordinator="",  # host:port of process 0, which all can reach; with processes and process, or not at all
         processes=0,  # how many there are

@@ -26,7 +26,7 @@ from diffusion.errors import ConfigError, DataError
 from diffusion.extractors import EXTRACTORS, Extractor
 from diffusion.guidance import THRESHOLDS
 from diffusion.lr_schedules import LR_SCHEDULES, Schedule
-from diffusion.mesh import make_mesh
+from diffusion.mesh import make_mesh, padded_rows
 from diffusion.metrics import METRICS
 from diffusion.nets.codec import CODECS
 from diffusion.nets.conditions import CONDITIONS
@@ -104,6 +104,16 @@ class Program:
         return self.config["name"]
 
     @property
+    def parts(self) -> int:
+        """Equal parts of a training batch: what one device computes at a time."""
+        return self.optimiser.strict or self.mesh.size * self.optimiser.micro_batches
+
+    @property
+    def rows(self) -> int:
+        """Rows of a compiled training batch over all devices; those beyond the batch size only fill it."""
+        return padded_rows(self.loading.batch_size, self.parts)
+
+    @property
     def steps_per_epoch(self) -> int:
         return -(-self.dataset.sizes["train"] // self.loading.batch_size)
 
@@ -125,7 +135,8 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     train = _section("train", settings.Train, c.train)
     dataset, transform = _data(c.data)
     diffusion = _diffusion(c, dataset, transform)
-    schedule, optimiser = _optimiser(c)
+    mesh = make_mesh(c.mesh.data)
+    schedule, optimiser = _optimiser(c, _strict(c, mesh.size))
     evaluate = _section("eval", settings.Evaluate, {k: c.eval[k] for k in _fields(settings.Evaluate)})
     _check_evaluation(c.eval, evaluate, dataset)
     val = _section("val", settings.Validate, c.val)
@@ -138,7 +149,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         workdir=Path(workdir or f"runs/{c.name}"),
         seed=c.seed,
         init_from=c.init_from,
-        mesh=make_mesh(c.mesh.data),
+        mesh=mesh,
         dataset=dataset,
         transform=transform,
         loading=_loading(c.data),
@@ -233,7 +244,7 @@ def _net(c: ConfigDict, cond: ConfigDict, dataset: Dataset, shape: tuple[int, in
     return make_net(backbone, conditioners, shape, {CLASS_CONDITION: np.zeros(1, np.int32)})
 
 
-def _optimiser(c: ConfigDict) -> tuple[Schedule, Optimiser]:
+def _optimiser(c: ConfigDict, strict: int) -> tuple[Schedule, Optimiser]:
     if c.optim.micro_batches < 1:
         raise ConfigError("optim.micro_batches", f"is {c.optim.micro_batches}; at least 1 is needed")
     if c.ema.every < 1:
@@ -243,7 +254,23 @@ def _optimiser(c: ConfigDict) -> tuple[Schedule, Optimiser]:
     schedule = _choose(LR_SCHEDULES, "optim", c.optim, "schedule", c.optim.lr, c.train.steps)
     tx = make_optimizer(_choose(OPTIMIZERS, "optim", c.optim, "name"), _choose(CLIPS, "optim", c.optim, "clip"))
     decay = _choose(EMAS, "ema", c.ema, "name")
-    return schedule, Optimiser(tx, schedule, decay, c.ema.every, c.optim.micro_batches, c.train.max_loss)
+    return schedule, Optimiser(tx, schedule, decay, c.ema.every, c.optim.micro_batches, strict, c.train.max_loss)
+
+
+def _strict(c: ConfigDict, devices: int) -> int:
+    """``mesh.strict``, which must be able to give every device the same number of slices."""
+    slices = c.mesh.strict
+    if slices < 0 or slices & (slices - 1):
+        raise ConfigError("mesh.strict", f"is {slices}; it must be a power of two, or 0 for off")
+    if slices and slices % devices:
+        raise ConfigError(
+            "mesh.strict", f"is {slices} slices for {devices} devices; their number must be a power of two"
+        )
+    if slices and slices < 2 * devices:
+        raise ConfigError("mesh.strict", f"is {slices} slices for {devices} devices; at least {2 * devices} are needed")
+    if slices and c.optim.micro_batches > 1:
+        raise ConfigError("mesh.strict", "takes the batch slice by slice already: take optim.micro_batches=1")
+    return slices
 
 
 def _sampling(c: ConfigDict, diffusion: Diffusion) -> Sampling:

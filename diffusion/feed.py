@@ -16,12 +16,12 @@ from diffusion.types import Batch
 
 def loader(program: Program, split: str, *, training: bool) -> Loader:
     """Shuffled and augmented for training; in order, as they are, for everything else."""
-    parts = program.optimiser.micro_batches if training else 1
+    rows = program.rows if training else padded_rows(program.loading.batch_size, program.mesh.size)
     return make_loader(
         program.dataset.open(split),
         program.transform,
         batch_size=program.loading.batch_size,
-        rows=padded_rows(program.loading.batch_size, program.mesh.size * parts),
+        rows=rows,
         seed=program.seed,
         shuffle=training,
         process_index=jax.process_index(),

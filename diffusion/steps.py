@@ -1,5 +1,6 @@
 """The jitted steps: train, validate, sample. Pure functions of arrays, one compiled path for one or many devices."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,18 +10,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from diffusion import ema, keys, optim
+from diffusion import ema, keys, optim, reduction
+from diffusion.batch_losses import Diffusion, Sums, batch_losses, fill, loss_sums
 from diffusion.guidance import cfg
 from diffusion.mesh import over_rows, replicated
-from diffusion.nets.codec import Codec
-from diffusion.nets.model import Net
-from diffusion.objective import Density, Losses, Weighting, denoising_losses
-from diffusion.process import Process
-from diffusion.samplers import Rule, per_image_normal, sample
+from diffusion.samplers import Rule, sample
 from diffusion.state import TrainState, run_key
 from diffusion.types import Array, Batch, Cond, Denoiser, Frozen, Params
-
-Sums = Mapping[str, tuple[Array, Array]]  # name -> (sum, count)
 
 # Words of one process to all, from the weakest to the strongest: a process that was asked to stop, or whose background
 # save failed, says so through the step, so that all of them act at the same step.
@@ -62,24 +58,6 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Diffusion:
-    """What is trained, as pure parts.
-
-    Attributes:
-      cond_drop: chance that one condition of an example becomes its null.
-      cond_drop_all: chance that all of an example's conditions become null together.
-    """
-
-    net: Net
-    process: Process
-    density: Density
-    weighting: Weighting
-    codec: Codec
-    cond_drop: float
-    cond_drop_all: float
-
-
-@dataclass(frozen=True)
 class Optimiser:
     """How it is trained.
 
@@ -89,6 +67,7 @@ class Optimiser:
       decay: updates i32[] -> the EMA's decay f32[].
       ema_every: the EMA moves on every k-th update.
       micro_batches: the batch's rows are taken in so many equal parts, gradients added.
+      strict: slices that a batch is reduced in, whatever the devices (see `reduction.strict`); 0 leaves it to XLA.
       max_loss: a batch's mean loss above it makes the step a bad one; 0 allows any that is finite.
     """
 
@@ -97,9 +76,12 @@ class Optimiser:
     decay: Callable[[Array], Array]
     ema_every: int
     micro_batches: int
+    strict: int
     max_loss: float
 
 
+Given = tuple[Frozen, Array, Array]  # frozen weights, the step's key, valid rows i32[] of the global batch
+Rows = tuple[Batch, Array]  # rows of the global batch and their slots i32[b]
 TrainStep = Callable[[TrainState, Frozen, Batch, Array], tuple[TrainState, Metrics]]
 
 
@@ -111,45 +93,47 @@ def make_train_step(diffusion: Diffusion, optimiser: Optimiser, mesh: Mesh) -> T
     of such steps.
     """
 
+    def mean_loss(params: Params, given: Given, rows: Rows) -> tuple[Array, tuple[Sums, Array]]:
+        (frozen, key, n_valid), (part, slot) = given, rows
+        losses = batch_losses(diffusion, params, frozen, part, key, slot, n_valid, drop=True)
+        sums = loss_sums(diffusion.process, losses, part.valid, "train/loss")
+        bad_rows = part.valid & ~jnp.isfinite(losses.loss)
+        return sums["train/loss"][0] / jnp.maximum(n_valid, 1), (sums, bad_rows)
+
+    reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss)
+
     def train_step(state: TrainState, frozen: Frozen, batch: Batch, words: Array) -> tuple[TrainState, Metrics]:
-        batch, n_valid = _fill(batch), jnp.sum(batch.valid)
-        key = jax.random.fold_in(keys.of_purpose(run_key(state), "train"), state.step)
-
-        def mean_loss(params: Params, part: Batch, slot: Array) -> tuple[Array, tuple[Sums, Array]]:
-            losses = _losses(diffusion, params, frozen, part, key, slot, n_valid, drop=True)
-            sums = _loss_sums(diffusion.process, losses, part.valid, "train/loss")
-            bad_rows = part.valid & ~jnp.isfinite(losses.loss)
-            return sums["train/loss"][0] / jnp.maximum(n_valid, 1), (sums, bad_rows)
-
-        grads, sums, bad_rows = _accumulate(mean_loss, state.params, batch, optimiser.micro_batches)
+        (grads, sums), bad_rows = reduced(gradient, *terms(state, frozen, batch))
         return _apply(state, grads, sums, bad_rows, words, optimiser)
 
     rows, whole = over_rows(mesh), replicated(mesh)
     return jax.jit(train_step, in_shardings=(whole, whole, rows, rows), out_shardings=whole, donate_argnums=0)
 
 
-def _accumulate(mean_loss: Callable, params: Params, batch: Batch, parts: int) -> tuple[Params, Sums, Array]:
-    """Gradients and sums added over interleaved micro-batches, so that each device keeps its own rows.
-
-    The third is bool[b], the rows whose loss is not finite, in the batch's order.
-    """
+def terms(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[tuple[Params, Given], Rows]:
+    """What the gradient of the step at ``state.step`` is made of: what all rows share, and the rows."""
+    key = jax.random.fold_in(keys.of_purpose(run_key(state), "train"), state.step)
     slot = jnp.arange(batch.valid.shape[0], dtype=jnp.int32)
+    slot = jnp.where(batch.valid, slot, jnp.argmax(batch.valid))  # what fills the shape draws what the first row draws
+    return (state.params, (frozen, key, jnp.sum(batch.valid))), (fill(batch), slot)
+
+
+def gradient_of(mean_loss: Callable) -> Callable:
+    """(params, given, rows) -> (loss, (sums, per row)), as a term: its gradient is one more of the sums."""
     gradient = jax.grad(mean_loss, has_aux=True)
-    if parts == 1:
-        grads, (sums, bad_rows) = gradient(params, batch, slot)
-        return grads, sums, bad_rows
 
-    def micro(a: Array) -> Array:
-        return a.reshape(a.shape[0] // parts, parts, *a.shape[1:]).swapaxes(0, 1)
+    def summed(shared: tuple[Params, Given], rows: Rows) -> tuple[tuple[Params, Any], Any]:
+        grads, (sums, per_row) = gradient(*shared, rows)
+        return (grads, sums), per_row
 
-    def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, Array]:
-        grads, (sums, bad_rows) = gradient(params, *part)
-        return jax.tree.map(jnp.add, total, (grads, sums)), bad_rows
+    return summed
 
-    grads, (sums, _) = jax.eval_shape(gradient, params, *jax.tree.map(lambda a: micro(a)[0], (batch, slot)))
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grads, sums))
-    (grads, sums), bad_rows = jax.lax.scan(add, zero, jax.tree.map(micro, (batch, slot)))
-    return grads, sums, bad_rows.swapaxes(0, 1).reshape(-1)
+
+def reduction_of(optimiser: Optimiser, mesh: Mesh) -> Callable:
+    """How the rows' terms are added."""
+    if optimiser.strict:
+        return functools.partial(reduction.strict, slices=optimiser.strict, mesh=mesh)
+    return functools.partial(reduction.in_parts, parts=optimiser.micro_batches)
 
 
 def _apply(
@@ -199,8 +183,8 @@ def make_validation_step(diffusion: Diffusion, mesh: Mesh, examples: int) -> Cal
 
     def validation_step(params: Params, frozen: Frozen, batch: Batch, key: Array) -> Sums:
         slot = jnp.maximum(batch.id, 0)
-        losses = _losses(diffusion, params, frozen, _fill(batch), key, slot, jnp.asarray(examples), drop=False)
-        return _loss_sums(diffusion.process, losses, batch.valid, "val/loss")
+        losses = batch_losses(diffusion, params, frozen, fill(batch), key, slot, jnp.asarray(examples), drop=False)
+        return loss_sums(diffusion.process, losses, batch.valid, "val/loss")
 
     rows, whole = over_rows(mesh), replicated(mesh)
     return jax.jit(validation_step, in_shardings=(whole, whole, rows, whole), out_shardings=whole)
@@ -230,66 +214,3 @@ def make_sample_step(
 
     rows, whole = over_rows(mesh), replicated(mesh)
     return jax.jit(sample_step, in_shardings=(whole, whole, rows, rows), out_shardings=whole)
-
-
-def _losses(
-    d: Diffusion,
-    params: Params,
-    frozen: Frozen,
-    batch: Batch,
-    key: Array,
-    slot: Array,
-    n_valid: Array,
-    drop: bool,
-) -> Losses:
-    t_key, eps_key, null_key, net_key = jax.random.split(key, 4)
-    x0 = d.codec.encode(frozen, batch.x)
-    eps = per_image_normal(keys.per_slot(eps_key, slot), 0, x0.shape[1:])
-    t = d.density(t_key, slot, n_valid)
-    null = _nulls(d, keys.per_slot(null_key, slot)) if drop else _no_nulls(d, slot)
-    net_keys = keys.per_slot(net_key, slot) if drop else None
-    return denoising_losses(
-        d.process,
-        d.weighting,
-        lambda x, c_noise: d.net.apply(params, x, c_noise, batch.cond, null, net_keys),
-        x0,
-        eps,
-        t,
-    )
-
-
-def _nulls(d: Diffusion, row_keys: Array) -> dict[str, Array]:
-    """Which conditions of which rows are dropped, bool[b] by name."""
-
-    def draws(key: Array) -> Array:
-        return jax.random.uniform(key, (1 + len(d.net.conditions),))
-
-    u = jax.vmap(draws)(row_keys)
-    together = u[:, 0] < d.cond_drop_all
-    return {name: together | (u[:, 1 + i] < d.cond_drop) for i, name in enumerate(d.net.conditions)}
-
-
-def _no_nulls(d: Diffusion, slot: Array) -> dict[str, Array]:
-    return {name: jnp.zeros(slot.shape, bool) for name in d.net.conditions}
-
-
-def _loss_sums(process: Process, losses: Losses, valid: Array, name: str) -> Sums:
-    """(sum, count) over valid rows, of all and by quarter of t."""
-    loss = jnp.where(valid, losses.loss, 0.0)
-    quarter = jnp.minimum((process.schedule.progress(losses.t) * 4).astype(jnp.int32), 3)
-    sums = {name: (jnp.sum(loss), jnp.sum(valid).astype(jnp.float32))}
-    for q in range(4):
-        inside = valid & (quarter == q)
-        sums[f"{name}/q{q}"] = (jnp.sum(jnp.where(inside, loss, 0.0)), jnp.sum(inside).astype(jnp.float32))
-    return sums
-
-
-def _fill(batch: Batch) -> Batch:
-    """Rows that only fill the shape become a valid row, so that nothing in them, not even NaN, can matter."""
-    first = jnp.argmax(batch.valid)
-
-    def fill(a: Array) -> Array:
-        valid = batch.valid.reshape(batch.valid.shape + (1,) * (a.ndim - 1))
-        return jnp.where(valid, a, a[first][None])
-
-    return replace(batch, x=fill(batch.x), cond={name: fill(a) for name, a in batch.cond.items()})

@@ -17,11 +17,13 @@ from diffusion.build import Program
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
 from diffusion.errors import DataError, DiskError, NonFiniteError
+from diffusion.inspection import first_nonfinite, make_inspection_step
 from diffusion.mesh import put_rows
 from diffusion.progress import Progress, say
 from diffusion.signals import StopRequest
 from diffusion.state import TrainState, count_parameters
 from diffusion.steps import GO_ON, SAVE_AGAIN, STOP, Metrics, make_train_step
+from diffusion.types import Batch
 from diffusion.window import Values, Window, divide
 from diffusion.writers import MultiWriter, make_writers
 
@@ -111,7 +113,10 @@ class Loop:
             with feed.from_step(p, self.source, self.step) as batches:
                 while self.step < p.train.steps:
                     self._keep_up()
-                    self._dispatch(train_step, next(batches), words[self._word()])
+                    batch = next(batches)
+                    self._dispatch(train_step, batch, words[self._word()])
+                    if p.train.debug:
+                        self._inspect(batch)
                     self._events()
             self._drain()
         except BaseException as error:
@@ -125,10 +130,10 @@ class Loop:
         well = self.saved.check()
         return STOP if self.stop else GO_ON if well else SAVE_AGAIN
 
-    def _dispatch(self, train_step: Callable, batch: Any, asked: jax.Array) -> None:
+    def _dispatch(self, train_step: Callable, batch: Batch, word: jax.Array) -> None:
         if self.step == self.began:
             say("Compiling the train step …")
-        self.state, metrics = train_step(self.state, self.program.diffusion.codec.frozen, batch, asked)
+        self.state, metrics = train_step(self.state, self.program.diffusion.codec.frozen, batch, word)
         self.step += 1
         self.flight.append((self.step, metrics))
         self.window.add(self.step, metrics)
@@ -136,6 +141,15 @@ class Loop:
             self.since_observed.add(self.step, metrics)
         if self.step == self.began + 1:
             self.progress.start(self.step)
+
+    def _inspect(self, batch: Batch) -> None:
+        """Wait for the newest step, and where it was bad, name the first layer whose output is not finite."""
+        step, metrics = self.flight[-1]
+        if not jax.device_get(metrics.control)[1]:
+            return
+        before = replace(self.state, step=self.state.step - 1)
+        probe = make_inspection_step(self.program.diffusion, self.program.optimiser, self.program.mesh)
+        say(f"step {step}: {first_nonfinite(probe(before, self.program.diffusion.codec.frozen, batch))}")
 
     def _keep_up(self) -> None:
         """Wait until fewer than IN_FLIGHT steps are under way, and heed what they report."""

@@ -181,6 +181,21 @@ def test_every_row_can_be_chosen_and_nothing_is_compiled(said, compiled):
     assert compiled == []
 
 
+@pytest.mark.parametrize(
+    "said, parts, rows",
+    [
+        (["mesh.data=2"], 2, 50),
+        (["mesh.data=2", "optim.micro_batches=3"], 6, 54),
+        (["mesh.data=2", "mesh.strict=32"], 32, 64),
+        (["mesh.data=8", "mesh.strict=32"], 32, 64),
+    ],
+    ids=str,
+)
+def test_rows_of_a_compiled_batch(said, parts, rows):
+    program = built("data.batch_size=50", *said)
+    assert (program.parts, program.rows) == (parts, rows)
+
+
 def test_a_rows_own_fields_reach_it():
     assert built("sampler.name=ddim").sampling.rule.stochastic is False
     assert built("sampler.name=ddim", "sampler.ddim.eta=1").sampling.rule.stochastic is True
@@ -286,6 +301,11 @@ REFUSED = [  # what is said, the field that is named, what else
     (["sample.num=0"], "sample.num", "at least 1"),
     (["sample.step=last"], "sample.step", "latest, best or a number"),
     (["mesh.data=9"], "mesh.data", "there are 8"),
+    (["mesh.strict=-8"], "mesh.strict", "a power of two, or 0"),
+    (["mesh.strict=24"], "mesh.strict", "a power of two, or 0"),
+    (["mesh.strict=8"], "mesh.strict", "8 slices for 8 devices; at least 16 are needed"),
+    (["mesh.strict=16", "mesh.data=6"], "mesh.strict", "16 slices for 6 devices; their number must be a power of two"),
+    (["mesh.strict=16", "optim.micro_batches=2"], "mesh.strict", "take optim.micro_batches=1"),
     (["log.every=0"], "log.every", "at least 1"),
 ]
 

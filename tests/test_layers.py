@@ -17,7 +17,8 @@ LAYERS = (
     "nets",
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
-    environment window cluster launchers disk filelist agreement stepfolder saving feature_chunks""",
+    environment window cluster launchers disk filelist agreement stepfolder saving feature_chunks
+    batch_losses reduction inspection""",
     "build",
     "generate evaluate feed",
     "train modes describe bench signals events runs bad_steps",

@@ -46,6 +46,7 @@ OPTIMISER = Optimiser(
     EMAS["constant"](decay=EMA_DECAY),
     EMA_EVERY,
     micro_batches=1,
+    strict=0,
     max_loss=0.0,
 )
 PLATEAU_SCALE = 0.5

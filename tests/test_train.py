@@ -342,6 +342,17 @@ def test_a_bad_step_names_its_example_and_changes_nothing(tmp_path, monkeypatch,
     )
 
 
+def test_debug_mode_names_what_was_not_finite(tmp_path, monkeypatch, capsys):
+    p = quiet(tmp_path / "run", train__debug=True)
+    _poison(monkeypatch, [feed.loader(p, "train", training=True).ids(3)], row=5)
+    train.run(p)
+    assert "step 4: the net's input is not finite: look at the images of this batch" in capsys.readouterr().out
+    nothing = {"val__every": 0, "sample__every": 0, "eval__metrics": "()"}
+    with_debug = state_print(tmp_path / "run", **nothing)
+    train.run(quiet(tmp_path / "without"))
+    assert with_debug == state_print(tmp_path / "without", **nothing), "looking changes nothing"
+
+
 def test_bad_steps_after_the_checkpoint_are_cut_on_resume(tmp_path):
     from diffusion.bad_steps import BadSteps
 

@@ -161,8 +161,7 @@ def _fresh_state(program: Program) -> TrainState:
 
 def _random_batch(program: Program, seed: int) -> Batch:
     """Uniform pixels and every class in turn; the rows beyond the batch size are not valid."""
-    parts = program.mesh.size * program.optimiser.micro_batches
-    rows = padded_rows(program.loading.batch_size, parts) // jax.process_count()
+    rows = program.rows // jax.process_count()
     id_ = np.arange(rows, dtype=np.int32) + rows * jax.process_index()
     images = np.random.default_rng([seed, jax.process_index()]).integers(
         0, 256, (rows, *program.transform.shape), np.uint8

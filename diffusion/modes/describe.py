@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from diffusion.build import CLASS_CONDITION, Program, abstract_params
 from diffusion.events import GRID_ROWS
 from diffusion.flops import flops
-from diffusion.mesh import padded_rows
 from diffusion.modes import how_long
 from diffusion.progress import duration
 from diffusion.state import count_parameters
@@ -43,8 +42,7 @@ def facts(program: Program) -> dict[str, Any]:
     """
     params = abstract_params(program)
     forward, activations = _forward_cost(program, params)
-    parts = program.mesh.size * program.optimiser.micro_batches
-    rows_at_once = padded_rows(program.loading.batch_size, parts) // parts
+    rows_at_once = program.rows // program.parts
     size = _bytes(params)
     training = (1 + BACKWARD) * forward
     sampler_steps, calls = _sampling_plan(program)

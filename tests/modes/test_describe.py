@@ -79,6 +79,7 @@ def test_no_record_is_read(tmp_path, monkeypatch):
 PLANS = [  # what is said, what is found
     ({}, {"steps_per_epoch": 3, "epochs": 4.0, "rows_at_once": 256, "devices": 2}),
     ({"data__batch_size": 100, "optim__micro_batches": 3}, {"rows_at_once": 17, "steps_per_epoch": 15}),
+    ({"data__batch_size": 100, "mesh__strict": 16}, {"rows_at_once": 7, "devices": 2}),
     ({}, {"evaluations_at": [6, 12], "validations": 3, "sample_grids": 2, "best_metric": "val/loss (min)"}),
     ({"eval__every": 0}, {"evaluations_at": [12]}),
     ({"eval__every": 5}, {"evaluations_at": [5, 10, 12]}),

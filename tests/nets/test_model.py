@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from diffusion.nets.conditions import CONDITIONS, label, merge
-from diffusion.nets.model import make_net
+from diffusion.nets.model import make_net, with_layers
 from diffusion.nets.unet import unet
 from diffusion.types import Ports
 
@@ -101,3 +102,27 @@ def test_conditions_and_shapes_of_the_net(params):
     cond, null = {"label": jnp.zeros(3, jnp.int32)}, {"label": jnp.zeros(3, bool)}
     out = jax.eval_shape(NET.apply, params, jnp.zeros((3, 8, 8, 1)), jnp.zeros(3), cond, null)
     assert out.shape == (3, 8, 8, 1)
+
+
+def test_layers_are_seen_in_the_order_in_which_they_finish(params):
+    cond, null = {"label": jnp.zeros(3, jnp.int32)}, {"label": jnp.zeros(3, bool)}
+    given = params, jnp.zeros((3, 8, 8, 1)), jnp.zeros(3), cond, null, None
+    answer, found = jax.eval_shape(lambda *given: with_layers(NET.apply, *given), *given)
+    assert answer.shape == (3, 8, 8, 1)
+    assert {path.rpartition("/")[0] for path in named(params)} <= set(found)
+    order = [path.removeprefix("backbone/") for path in found]
+    assert order[:3] == ["conditioners_label/table", "conditioners_label", "noise1"]
+    first_block = [path for path in order if path.startswith("down0_0")]
+    assert first_block == [*(f"down0_0/{name}" for name in ("norm1", "conv1", "emb", "norm2", "conv2")), "down0_0"]
+    assert order[-4:] == ["out_norm", "out", "backbone", ""]
+
+
+def test_a_layer_that_is_called_again_is_seen_again():
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            layer = nn.Dense(2, name="layer")
+            return layer(layer(x) * jnp.inf)
+
+    _, found = with_layers(lambda x: Twice().init_with_output(jax.random.key(0), x)[0], jnp.ones((1, 2)))
+    assert {path: bool(finite) for path, finite in found.items()} == {"layer": True, "layer#2": False, "": False}

@@ -1,0 +1,107 @@
+"""From a batch to the losses of its rows. A draw belongs to a row's slot in the global batch, and padding is inert."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+
+from diffusion import keys
+from diffusion.nets.codec import Codec
+from diffusion.nets.model import Net
+from diffusion.objective import Density, Losses, Weighting, denoising_losses
+from diffusion.process import Process
+from diffusion.samplers import per_image_normal
+from diffusion.types import Array, Batch, Frozen, Params
+
+Sums = Mapping[str, tuple[Array, Array]]  # name -> (sum, count)
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """What is trained, as pure parts.
+
+    Attributes:
+      cond_drop: chance that one condition of an example becomes its null.
+      cond_drop_all: chance that all of an example's conditions become null together.
+    """
+
+    net: Net
+    process: Process
+    density: Density
+    weighting: Weighting
+    codec: Codec
+    cond_drop: float
+    cond_drop_all: float
+
+
+def batch_losses(
+    d: Diffusion,
+    params: Params,
+    frozen: Frozen,
+    batch: Batch,
+    key: Array,
+    slot: Array,
+    n_valid: Array,
+    drop: bool,
+) -> Losses:
+    """The loss of each row, drawn for its slot of the global batch.
+
+    Args:
+      batch: any rows of the global batch, after ``fill``.
+      key: of the step.
+      slot: i32[b], the rows' places in the global batch.
+      n_valid: i32[], valid rows of the global batch.
+      drop: whether conditions and activations are dropped, as in training.
+    """
+    t_key, eps_key, null_key, net_key = jax.random.split(key, 4)
+    x0 = d.codec.encode(frozen, batch.x)
+    eps = per_image_normal(keys.per_slot(eps_key, slot), 0, x0.shape[1:])
+    t = d.density(t_key, slot, n_valid)
+    null = _nulls(d, keys.per_slot(null_key, slot)) if drop else _no_nulls(d, slot)
+    net_keys = keys.per_slot(net_key, slot) if drop else None
+    return denoising_losses(
+        d.process,
+        d.weighting,
+        lambda x, c_noise: d.net.apply(params, x, c_noise, batch.cond, null, net_keys),
+        x0,
+        eps,
+        t,
+    )
+
+
+def _nulls(d: Diffusion, row_keys: Array) -> dict[str, Array]:
+    """Which conditions of which rows are dropped, bool[b] by name."""
+
+    def draws(key: Array) -> Array:
+        return jax.random.uniform(key, (1 + len(d.net.conditions),))
+
+    u = jax.vmap(draws)(row_keys)
+    together = u[:, 0] < d.cond_drop_all
+    return {name: together | (u[:, 1 + i] < d.cond_drop) for i, name in enumerate(d.net.conditions)}
+
+
+def _no_nulls(d: Diffusion, slot: Array) -> dict[str, Array]:
+    return {name: jnp.zeros(slot.shape, bool) for name in d.net.conditions}
+
+
+def loss_sums(process: Process, losses: Losses, valid: Array, name: str) -> Sums:
+    """(sum, count) over valid rows, of all and by quarter of t."""
+    loss = jnp.where(valid, losses.loss, 0.0)
+    quarter = jnp.minimum((process.schedule.progress(losses.t) * 4).astype(jnp.int32), 3)
+    sums = {name: (jnp.sum(loss), jnp.sum(valid).astype(jnp.float32))}
+    for q in range(4):
+        inside = valid & (quarter == q)
+        sums[f"{name}/q{q}"] = (jnp.sum(jnp.where(inside, loss, 0.0)), jnp.sum(inside).astype(jnp.float32))
+    return sums
+
+
+def fill(batch: Batch) -> Batch:
+    """Rows that only fill the shape become a valid row, so that nothing in them, not even NaN, can matter."""
+    first = jnp.argmax(batch.valid)
+
+    def filled(a: Array) -> Array:
+        valid = batch.valid.reshape(batch.valid.shape + (1,) * (a.ndim - 1))
+        return jnp.where(valid, a, a[first][None])
+
+    return replace(batch, x=filled(batch.x), cond={name: filled(a) for name, a in batch.cond.items()})

@@ -1,0 +1,82 @@
+"""Where a bad step went wrong: the first layer whose output is not finite, or else the first gradient."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from diffusion.batch_losses import Diffusion, batch_losses
+from diffusion.leaves import by_path
+from diffusion.mesh import over_rows, replicated
+from diffusion.nets.model import all_finite, with_layers
+from diffusion.state import TrainState
+from diffusion.steps import Given, Optimiser, Rows, gradient_of, reduction_of, terms
+from diffusion.types import Array, Batch, Frozen, Params
+
+Found = Mapping[str, Any]
+
+
+def make_inspection_step(
+    diffusion: Diffusion, optimiser: Optimiser, mesh: Mesh
+) -> Callable[[TrainState, Frozen, Batch], Found]:
+    """(state, frozen, batch) -> what is finite in the train step at ``state.step``; same draws, nothing changed.
+
+    After that step was skipped the state differs in its counters alone: hand it over with the old ``step``.
+
+    Returns:
+      input: bool[], what the net is given.
+      layers: bool[] by path, in the order in which the layers finished.
+      loss: bool[].
+      gradients: bool[] by path, those of the layers that finished last first: the way of the backward pass.
+    """
+
+    def mean_loss(params: Params, given: Given, rows: Rows) -> tuple[Array, tuple[Found, None]]:
+        (frozen, key, n_valid), (part, slot) = given, rows
+        found: dict[str, Any] = {}
+
+        def apply(params: Params, *inputs: Any) -> Array:
+            found["input"] = all_finite(inputs)
+            answer, found["layers"] = with_layers(diffusion.net.apply, params, *inputs)
+            return answer
+
+        seen = replace(diffusion, net=replace(diffusion.net, apply=apply))
+        losses = batch_losses(seen, params, frozen, part, key, slot, n_valid, drop=True).loss
+        total = jnp.sum(jnp.where(part.valid, losses, 0.0))
+        found["loss"] = jnp.isfinite(total)
+        bad = jax.tree.map(lambda finite: 1 - finite.astype(jnp.int32), found)  # parts of a batch add up
+        return total / jnp.maximum(n_valid, 1), (bad, None)
+
+    reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss)
+
+    def inspection_step(state: TrainState, frozen: Frozen, batch: Batch) -> Found:
+        (grads, bad), _ = reduced(gradient, *terms(state, frozen, batch))
+        found = jax.tree.map(lambda count: count == 0, bad)
+        order = list(found["layers"])
+        place = {
+            path: order.index(layer) if (layer := path.rpartition("/")[0]) in order else -1 for path in by_path(grads)
+        }
+        backward = sorted(by_path(grads).items(), key=lambda item: -place[item[0]])
+        return found | {"gradients": OrderedDict((path, all_finite(grad)) for path, grad in backward)}
+
+    rows, whole = over_rows(mesh), replicated(mesh)
+    return jax.jit(inspection_step, in_shardings=(whole, whole, rows), out_shardings=whole)
+
+
+def first_nonfinite(found: Found) -> str:
+    """One sentence about what ``make_inspection_step`` found, read on the host."""
+    found = jax.device_get(found)
+    layer = next((path for path, finite in found["layers"].items() if not finite), None)
+    gradient = next((path for path, finite in found["gradients"].items() if not finite), None)
+    if not found["input"]:
+        return "the net's input is not finite: look at the images of this batch"
+    if layer is not None:
+        return f"the output of {layer or 'the net'} is the first that is not finite"
+    if not found["loss"]:
+        return "every layer is finite; the loss is not"
+    if gradient is not None:
+        return f"every layer is finite; the gradient of {gradient} is not"
+    return "everything is finite: the loss was skipped for its size alone, or the fault does not repeat"
