@@ -3,13 +3,14 @@
 A row of ``WRITERS`` makes a ``Writer`` from a ``Run``.
 """
 
+import contextlib
 import json
 import math
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,16 @@ def console(run: Run) -> Writer:
     return Writer(write=write, table=table, hparams=hparams)
 
 
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An error of a file that is open does not say which file it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def jsonl(run: Run) -> Writer:
     """``metrics.jsonl``, one object per write; what is not finite is null.
 
@@ -104,14 +115,20 @@ def jsonl(run: Run) -> Writer:
     def write(step: int, metrics: Metrics) -> None:
         finite = {n: v if v is not None and math.isfinite(v) else None for n, v in metrics.items()}
         entry = {"step": step, "time": round(time.time(), 3), **finite}
-        file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
-        file.flush()
+        with _named(path):
+            file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+            file.flush()
+
+    def close() -> None:
+        with _named(path):
+            file.close()
 
     def flush() -> None:
-        file.flush()
-        os.fsync(file.fileno())
+        with _named(path):
+            file.flush()
+            os.fsync(file.fileno())
 
-    return Writer(write=write, flush=flush, close=file.close, offset=lambda: os.fstat(file.fileno()).st_size)
+    return Writer(write=write, flush=flush, close=close, offset=lambda: os.fstat(file.fileno()).st_size)
 
 
 def tensorboard(run: Run) -> Writer:
