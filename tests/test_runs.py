@@ -7,6 +7,7 @@ import resource
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from diffusion.checkpoint import Checkpoints
 from diffusion.errors import MismatchError
 from tests.tiny import arguments, log, program, state_print
 
+# A write that Orbax gives up leaves tasks and event loops behind.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 REPO = Path(__file__).resolve().parent.parent
 SMALL = {"train__steps": 6, "eval__metrics": "()", "sample__every": 0, "val__every": 0, "log__every": 1}
 
@@ -27,6 +31,14 @@ def straight(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("straight") / "run"
     assert main_jax.main(arguments(workdir, **SMALL)) == 0
     return workdir
+
+
+def until(path, limit=300):
+    """The background is given up to ``limit`` seconds to bring a path about."""
+    ends = time.monotonic() + limit
+    while not path.exists():
+        assert time.monotonic() < ends, path
+        time.sleep(0.01)
 
 
 def refused(capsys, workdir, **changed):
@@ -82,6 +94,7 @@ def test_a_log_on_a_full_disk_ends_the_run_and_keeps_no_half_line(straight, tmp_
 
         def write(step, metrics):
             if step == 5:
+                until(run.workdir / "checkpoints" / "3")
                 resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 16, limits[1]))
             writer.write(step, metrics)
 
