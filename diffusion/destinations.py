@@ -3,6 +3,7 @@
 A row of ``WRITERS`` makes a ``Writer`` from a ``Run``.
 """
 
+import contextlib
 import errno
 import json
 import math
@@ -10,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ def console(run: Run) -> Writer:
     return Writer(write=write, table=table, hparams=hparams)
 
 
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An error of a file that is open does not say which file it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def jsonl(run: Run) -> Writer:
     """``metrics.jsonl``, one object per write; what is not finite is null.
 
@@ -111,14 +122,19 @@ def jsonl(run: Run) -> Writer:
         """A whole line or none: what a full disk took of it is cut off again."""
         nonlocal end
         try:
-            if file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            with _named(path):
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             file.truncate(end)
             raise
         end += len(line)
 
-    return Writer(write=write, flush=lambda: os.fsync(file.fileno()), close=file.close, offset=lambda: end)
+    def flush() -> None:
+        with _named(path):
+            os.fsync(file.fileno())
+
+    return Writer(write=write, flush=flush, close=file.close, offset=lambda: end)
 
 
 def tensorboard(run: Run) -> Writer:

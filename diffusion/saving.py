@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def room_for(leaves: Mapping[str, Any]) -> int:
-    """Bytes of disk that a checkpoint of these arrays may take: a tenth and 8 kB a leaf more than the arrays.
+    """Bytes of disk that a checkpoint of these arrays may take: a tenth, 2 kB a leaf and 0.5 MB more than the arrays.
 
-    Orbax compresses, random weights by some hundredths; metadata and the rounding to blocks come on top.
+    The digits' 12.4 MB in 552 leaves take 12.1: Orbax compresses, metadata and the rounding to blocks come on top.
     """
     arrays = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves.values())
-    return int(1.1 * arrays) + 8192 * len(leaves)
+    return int(1.1 * arrays) + 2048 * len(leaves) + 524288
 
 
 class Saver:
