@@ -57,7 +57,7 @@ def say_report(report: evaluate.Report, requested: int) -> None:
     say(f"\nEvaluation of step {body['step']} against the {reference['split']} split of {reference['dataset']}")
     if reference["left_out"]:
         say(
-            f"{reference['left_out']} records of it cannot be read and are left out; {reference['n']} are compared with"
+            f"{reference['left_out']} of its records cannot be read and are left out; {reference['n']} are compared with"
         )
     for line in announcements(rows, requested):
         say(line)
