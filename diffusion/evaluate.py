@@ -65,15 +65,15 @@ def report(program: Program, params: Params, step: int, between: Callable[[], No
     began = time.monotonic()
     extractor, e = prepare(program), program.eval
     real = _real_features(program, extractor)
-    plan = _plan(e.num_samples_per_class, real.labels)
-    pooled_plan = _pooled_plan(e.num_samples, real.labels) if e.num_samples else None
+    names = program.dataset.classes
+    plan = _plan(e.num_samples_per_class, real.labels, len(names))
+    pooled_plan = _pooled_plan(e.num_samples, real.labels, len(names)) if e.num_samples else None
     label = np.repeat(np.arange(len(plan)), np.maximum(plan, 0 if pooled_plan is None else pooled_plan))
     index = indices(label)
     weights = fingerprint(params)
     chunks = FeatureChunks(program.workdir / "cache", _about(program, extractor, weights, label))
     made, predicted = _generated_features(program, extractor, params, label, index, chunks, between)
     mine = index < plan[label]
-    names = program.dataset.classes
     generated = Features(made[mine], label[mine], extractor.name)
     scores = measure(generated, real, names, e.metrics, predicted=predicted[mine], seed=e.seed)
     values = dict(scores.values)
@@ -144,14 +144,14 @@ def _check_plain(program: Program, params: Params) -> None:
         )
 
 
-def _plan(per_class: int, labels: np.ndarray) -> np.ndarray:
-    """n_c = min(asked, class size), i[k]."""
-    return np.minimum(per_class, np.bincount(labels))
+def _plan(per_class: int, labels: np.ndarray, classes: int = 0) -> np.ndarray:
+    """n_c = min(asked, class size), i[k]; k is ``classes``, also where the last of them have no record."""
+    return np.minimum(per_class, np.bincount(labels, minlength=classes))
 
 
-def _pooled_plan(total: int, labels: np.ndarray) -> np.ndarray:
+def _pooled_plan(total: int, labels: np.ndarray, classes: int = 0) -> np.ndarray:
     """``total`` images in the classes' shares, by largest remainder, i[k]; never more than there are reals."""
-    sizes = np.bincount(labels)
+    sizes = np.bincount(labels, minlength=classes)
     exact = min(total, len(labels)) * sizes / len(labels)
     counts = np.floor(exact).astype(int)
     missing = min(total, len(labels)) - counts.sum()

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,36 @@ def test_round_trip_and_equal_bytes(tmp_path):
 )
 def test_the_hash_sees_values_shapes_and_names(tree):
     assert weights(tree).sha256 != weights().sha256
+
+
+class Runs:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was run",))
+
+
+@pytest.mark.parametrize("kind", ["object array", "pickled npy", "pickle", "header"])
+def test_nothing_pickled_is_run(tmp_path, kind):
+    path, bad = tmp_path / "w.npz", np.array([Runs()], object)
+    save_weights(path, weights())
+    if kind == "object array":
+        with np.load(path) as file:
+            np.savez(path, **(dict(file) | {"b": bad}))
+    elif kind == "header":
+        np.savez(path, header=bad, b=TREE["b"])
+    elif kind == "pickled npy":
+        np.save(tmp_path / "w.npy", bad)
+        (tmp_path / "w.npy").rename(path)
+    else:
+        path.write_bytes(pickle.dumps({"b": Runs()}))
+    with pytest.raises(DataError, match="w.npz: not a readable weights file"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("header", ["[]", "{}", '{"sha256": 1}', "no json", '{"a": 1, "b": 2, "c": 3}'])
+def test_a_header_of_something_else_is_named(tmp_path, header):
+    np.savez(tmp_path / "w.npz", header=np.array(header), b=TREE["b"])
+    with pytest.raises(DataError, match="w.npz: not a readable weights file"):
+        load_weights(tmp_path / "w.npz")
 
 
 def test_changed_weights_are_refused(tmp_path):

@@ -26,7 +26,7 @@ def inside(root: Path, name: str, where: str) -> Path:
         raise refused("is no file name")
     if any(ord(letter) < 32 for letter in name):
         raise refused("holds control characters")
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or PureWindowsPath(name).drive:
+    if PureWindowsPath(name).anchor:  # a drive, a server, or a leading slash of either kind
         raise refused("is absolute or names a drive")
     if "\\" in name:
         raise refused("holds a backslash; folders are separated by /")

@@ -1,9 +1,12 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion.data.folder import folder
-from diffusion.data.images import decode
+from diffusion.data.images import SUFFIXES, decode
 from diffusion.errors import ConfigError, DataError
 
 
@@ -34,6 +37,28 @@ class TestScan:
             for i in range(size):
                 assert records[i].image.shape == (3, 4, 3)
                 assert records[i].label == records.labels[i] == (records[i].image[0, 0, 2] > 100)
+
+    def test_links_to_images_and_classes_are_followed(self, animals, tmp_path_factory):
+        """Sets on clusters are often folders of links; who put them there may."""
+        linked = tmp_path_factory.mktemp("linked")
+        (linked / "dog").symlink_to(animals / "dog")
+        (linked / "cat").mkdir()
+        for path in (animals / "cat").glob("*.*"):
+            (linked / "cat" / path.name).symlink_to(path)
+        assert folder(str(linked), 0).sizes == folder(str(animals), 0).sizes
+        assert folder(str(linked), 0).open("train").fingerprint == folder(str(animals), 0).open("train").fingerprint
+
+    def test_folders_that_are_called_like_images_are_none(self, animals):
+        (animals / "cat" / "x.png").mkdir()
+        assert folder(str(animals), 0).sizes == {"train": 8, "test": 2}
+
+    def test_names_in_other_scripts(self, tmp_path):
+        for name in ("каждый", "猫"):
+            for i in range(3):
+                put(tmp_path / name / f"ü {i}.png", i)
+        dataset = folder(str(tmp_path), 0)
+        assert dataset.classes == ("каждый", "猫") and dataset.open("train").name(0).endswith(".png")
+        assert dataset.open("train")[0].image.shape == (3, 4, 3)
 
     def test_home_is_expanded(self, animals, monkeypatch):
         monkeypatch.setenv("HOME", str(animals.parent))
@@ -93,6 +118,19 @@ class TestRefusals:
         with pytest.raises(DataError, match="emu: no images"):
             folder(str(animals), 0)
 
+    def test_a_link_that_leads_nowhere(self, animals):
+        (animals / "cat" / "z.png").symlink_to("gone.png")
+        with pytest.raises(DataError, match="cat/z.png: no file, or a link that leads nowhere; restore its target"):
+            folder(str(animals), 0)
+
+    def test_a_folder_that_cannot_be_listed(self, animals, monkeypatch):
+        def refuse(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr("os.scandir", refuse)
+        with pytest.raises(DataError, match=f"{animals}: cannot be listed .*Permission denied"):
+            folder(str(animals), 0)
+
     def test_too_few(self, tmp_path):
         put(tmp_path / "cat" / "a.png")
         with pytest.raises(DataError, match="1 image in all; at least 2"):
@@ -119,6 +157,45 @@ class TestRefusals:
         assert records[0].image.shape == (64, 64, 3)
         with pytest.raises(DataError, match=f"{path}: not a readable image"):
             records[1]
+
+
+def huge_png() -> bytes:
+    """A few bytes that say 100,000 x 100,000 pixels."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (body, data, b"IEND")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+BROKEN = {
+    "zero bytes": (b"", "none of: PNG, JPEG"),
+    "text": (b"hello, I am no image\n", "none of: PNG, JPEG"),
+    "a web page": (b"<!DOCTYPE html><html>404</html>", "none of: PNG, JPEG"),
+    "a PNG header alone": (b"\x89PNG\r\n\x1a\n", "none of: PNG, JPEG"),
+    "100,000 x 100,000 pixels": (huge_png(), "decompression bomb"),
+    "PostScript, which Ghostscript would run": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(%pipe%id) (w) file\n%%EOF\n",
+        "none of: PNG, JPEG",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "problem"), BROKEN.values(), ids=BROKEN)
+def test_what_is_no_image_is_named_whatever_it_is_called(tmp_path, content, problem):
+    path = tmp_path / "bild é.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{path}: not a readable image .*{problem}"):
+        decode(path, str(path))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_image_cut_anywhere_is_named_and_no_other_error_leaves(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    for end in range(0, len(whole) - 24, max(1, len(whole) // 60)):
+        with pytest.raises(DataError, match="cut: not a readable image"):
+            decode(whole[:end], "cut")
 
 
 class TestDecode:
@@ -164,6 +241,27 @@ class TestDecode:
         exif[0x0112] = 6
         put(tmp_path / "a.jpg", exif=exif)
         assert decode(tmp_path / "a.jpg", "a").shape == (4, 3, 3)
+
+    @pytest.mark.parametrize("name", ["a.webp", "a.gif"])
+    def test_of_an_animation_the_first_frame(self, tmp_path, name):
+        frames = [Image.new("RGB", (4, 3), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+        frames[0].save(
+            tmp_path / name, save_all=True, append_images=frames[1:], **({"lossless": True} if "w" in name else {})
+        )
+        (tmp_path / name).rename(tmp_path / "a.png")  # the content decides
+        assert np.all(decode(tmp_path / "a.png", "a") == [255, 0, 0])
+
+    def test_a_jpeg_of_several_pictures(self, tmp_path):
+        """As some cameras write them; Pillow calls it MPO."""
+        picture = Image.new("L", (4, 3), 77)
+        picture.save(tmp_path / "a.mpo", save_all=True, append_images=[picture])
+        (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
+        assert np.all(decode(tmp_path / "a.jpg", "a") == 77)
+
+    @pytest.mark.parametrize(("name", "mode"), [("a.jpg", "YCbCr"), ("a.tiff", "LAB")])
+    def test_other_colour_spaces_become_rgb(self, tmp_path, name, mode):
+        put(tmp_path / name, (150, 128, 128), mode)
+        assert decode(tmp_path / name, "a").shape == (3, 4, 3)
 
     def test_floats_are_refused(self, tmp_path):
         put(tmp_path / "a.tiff", 0.5, "F")

@@ -72,12 +72,26 @@ def take(batches, n: int) -> list[Batch]:
 
 class TestOrder:
     @pytest.mark.parametrize("threads", [0, 4])
-    def test_it_is_the_same_after_every_cut(self, threads):
-        reference = [loader().batch(step) for step in range(9)]
-        cuttable = loader(threads=threads, prefetch=3)
-        for cut in range(7):
-            for step, batch in enumerate(take(cuttable.iterate(cut), 9 - cut), start=cut):
-                assert_same(batch, reference[step])
+    @pytest.mark.parametrize("processes", [1, 2, 4])
+    def test_it_is_the_same_after_a_cut_at_every_batch_of_two_epochs(self, threads, processes):
+        """What was read before the cut and what a new start reads after it are the uninterrupted order."""
+        end = 3 * loader().steps_per_epoch
+        reference = take(loader(rows=8).iterate(0), end)
+
+        def stretch(first, last):
+            """Global batches of [first, last), every process's rows by a loader of its own."""
+            shared = [
+                take(loader(rows=8, process_index=i, process_count=processes, **ahead).iterate(first), last - first)
+                for i in range(processes)
+            ]
+            return [concatenated(list(parts)) for parts in zip(*shared, strict=True)]
+
+        ahead = {"threads": threads, "prefetch": 3}
+        for cut in range(2 * loader().steps_per_epoch + 1):
+            batches = stretch(0, cut) + stretch(cut, end)
+            assert len(batches) == len(reference) == 9
+            for batch, expected in zip(batches, reference, strict=True):
+                assert_same(batch, expected)
 
     def test_every_record_once_in_every_epoch_and_in_another_order(self):
         whole = loader()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -161,3 +162,44 @@ def test_tensorflow_is_never_imported(prepared, no_tensorflow):
     )
     done = subprocess.run([sys.executable, "-c", code, prepared], env=no_tensorflow, capture_output=True, text=True)
     assert done.stdout.split() == ["3", "7", "False"], done.stderr
+
+
+def damaged(prepared, tmp_path, name, change):
+    """A copy of the prepared set with one of its files removed or rewritten."""
+    shutil.copytree(prepared, tmp_path / "data")
+    path = next((tmp_path / "data" / "tiny_shapes" / "1.0.0").glob(name))
+    path.unlink() if change is None else path.write_bytes(change(path.read_bytes()))
+    return str(tmp_path / "data"), path
+
+
+@pytest.mark.parametrize("change", [None, lambda content: b""], ids=["removed", "empty"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_shard_is_named_before_a_record_is_read(prepared, tmp_path, split, change):
+    root, path = damaged(prepared, tmp_path, f"*-{split}*", change)
+    with pytest.raises(DataError, match=f"{path}: missing or empty; the set is not whole, prepare it again"):
+        tfds(root, 0, name="tiny_shapes")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda b: b[: len(b) // 2], lambda b: b[: len(b) // 2] + bytes(50) + b[len(b) // 2 + 50 :], lambda b: b"hello"],
+    ids=["cut", "overwritten", "something else"],
+)
+def test_a_damaged_shard_is_named_when_it_is_read(prepared, tmp_path, change):
+    root, _ = damaged(prepared, tmp_path, "*-train*", change)
+    records = tfds(root, 0, name="tiny_shapes").open("train")
+    with pytest.raises(DataError, match=r"tiny_shapes/1.0.0\[train\], record \d: .*prepare the set again"):
+        for i in range(len(records)):
+            _ = records[i]
+    with pytest.raises(DataError, match="prepare the set again"):
+        _ = records.labels
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize(
+    "change", [None, lambda content: b"{", lambda content: b"\xff\0"], ids=["removed", "cut", "bytes"]
+)
+def test_damaged_metadata_is_named_with_what_to_do(prepared, tmp_path, name, change):
+    root, _ = damaged(prepared, tmp_path, name, change)
+    with pytest.raises((ConfigError, DataError), match="tiny_shapes is not .*Prepare it once with"):
+        tfds(root, 0, name="tiny_shapes")

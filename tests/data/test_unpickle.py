@@ -152,6 +152,8 @@ ATTACKS = {
     "a class is called": (named("numpy", "ndarray") + b"K\x01\x85\x85R.", "it calls ndarray"),
     "a class is returned": (named("numpy", "ndarray") + b".", "unfinished global"),
     "a dtype is returned": (pickle.dumps(np.dtype("u1")), "unfinished dtype"),
+    "an array that begins with a shape": (BLANK.replace(b"K\x00", b"K\x05") + b".", "begins with a shape"),
+    "a key that is a tuple": (pickle.dumps({(1, 2): 3}), "a dict key that is a tuple"),
     "a blank array": (BLANK + b".", "unfinished blank"),
     "a subclass": (pickle.dumps(np.ma.zeros(2)), "numpy.ma"),
     "a memory view": (b"\x80\x04\x8c\x08builtins\x8c\x0amemoryview\x93.", "builtins.memoryview"),
@@ -207,6 +209,8 @@ BOMBS = {
     "empty strings": array_of(b"U\x00", long(HUGE) + b"\x85", b"S0"),
     "raw memory": array_of(b"U\x01x", b"K\x01\x85", b"V1000000000"),
     "many dtypes": array_of(b"U\x01x", b"K\x01\x85", b"u1," * 80),
+    "more bytes than its shape": array_of(b"U\x02xx", b"K\x01\x85"),
+    "two columns": array_of(b"U\x02xx", b"K\x01\x85", b"u1,u1"),
     "bytes as a list": array_of(b"]", b"K\x00\x85"),
     "the same text encoded over and over": (
         b"\x80\x02X" + struct.pack("<I", 100_000) + b"x" * 100_000 + b"q\x000(c_codecs\nencode\nq\x01"
