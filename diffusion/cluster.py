@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Mapping
@@ -38,7 +39,8 @@ def join(settings: Cluster, env: Mapping[str, str] = os.environ) -> None:
 
     Raises:
       ConfigError: the environment names several processes, but not how they meet.
-      PeerError: the others did not come within ``cluster.timeout``.
+      PeerError: the others cannot be met. Where they do not come within ``cluster.timeout`` the process ends here
+        with one line and status 1: the runtime does not come back to raise anything.
     """
     if settings.coordinator:
         given = dict(
@@ -56,14 +58,21 @@ def join(settings: Cluster, env: Mapping[str, str] = os.environ) -> None:
         given = {"num_processes": processes} if processes else {}
     if "jax_enable_preemption_service" in jax.config.values:  # signals are handled by the program; see signals.py
         jax.config.update("jax_enable_preemption_service", False)
-    limits = dict(initialization_timeout=settings.timeout, heartbeat_timeout_seconds=settings.heartbeat)
+    # JAX aborts the process where this time is over; the one clear line must come before
+    limits = dict(initialization_timeout=2 * settings.timeout + 60, heartbeat_timeout_seconds=settings.heartbeat)
+    over = threading.Timer(settings.timeout, _give_up, [_not_met(settings, given)])
+    over.daemon = True
+    over.start()
     try:
         jax.distributed.initialize(**given, **limits)
+        first = jax.process_index() == 0  # the devices of all are known from here on
     except ValueError as error:  # of the detection
         raise ConfigError("cluster", f"{launcher} started several processes, but {error} {_by_hand()}") from error
     except RuntimeError as error:
-        raise PeerError(_not_met(settings, given, error)) from error
-    if jax.process_index() > 0:
+        raise PeerError(f"{_not_met(settings, given)} ({_first_line(error)})") from error
+    finally:
+        over.cancel()
+    if not first:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the program ends)
         logging.getLogger("diffusion").setLevel(logging.WARNING)
 
@@ -165,13 +174,19 @@ def _first_line(error: BaseException) -> str:
     return next(itertools.chain(str(error).splitlines(), [type(error).__name__]))[:200]
 
 
-def _not_met(settings: Cluster, given: Mapping[str, Any], error: BaseException) -> str:
-    who = "process {process_id} of {num_processes} at {coordinator_address}".format(**given) if len(given) > 1 else ""
+def _not_met(settings: Cluster, given: Mapping[str, Any]) -> str:
+    known = "process {process_id} of {num_processes} (coordinator {coordinator_address})"
+    who = known.format(**given) if "process_id" in given else "this process"
     return (
-        f"{who or 'this process'} waited for the others up to {settings.timeout} s (cluster.timeout) and did not meet "
-        f"them: {_first_line(error)}. Check that all run, that each has another number and all the same coordinator "
-        "and count, and that the coordinator's port is free on process 0's machine and reachable from the others"
+        f"{who} waited for the others up to {settings.timeout} s (cluster.timeout) and did not meet them; check that "
+        "all of them run, that each has a number of its own and all the same coordinator and count, and that the "
+        "coordinator's port is free on process 0's machine and reachable from the others"
     )
+
+
+def _give_up(said: str) -> None:
+    print(f"main_jax.py: {said}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _by_hand() -> str:

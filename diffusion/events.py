@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusion import evaluate
 from diffusion.build import Program
+from diffusion.cluster import of_first
 from diffusion.eval_report import announcements, console_table, write_report
 from diffusion.generate import images, indices
 from diffusion.pictures import grid, save_png
@@ -38,14 +39,18 @@ def labelled_grid(drawn: np.ndarray, columns: int, labels: Sequence[str]) -> np.
 
 
 def evaluation(program: Program, params: Params, step: int, writers: MultiWriter) -> dict[str, float | None]:
-    """Evaluate, write eval/step_*.json and *_classes.csv, show the table, and return the metrics."""
+    """Evaluate, write eval/step_*.json and *_classes.csv, show the table, and return the metrics.
+
+    They are process 0's on every process: which checkpoints are kept hangs on them, and hosts may differ in the bits.
+    """
     report = evaluate.report(program, params, step)
     stem = program.workdir / "eval" / f"step_{step:08d}"
     if jax.process_index() == 0:
         write_report(stem.with_suffix(".json"), Path(f"{stem}_classes.csv"), report.body, report.scores.rows)
         say_report(report, program.eval.num_samples_per_class)
-    writers.write(step, report.values)
-    return report.values
+    values = of_first(report.values)
+    writers.write(step, values)
+    return values
 
 
 def say_report(report: evaluate.Report, requested: int) -> None:

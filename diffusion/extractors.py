@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 
 from diffusion.classifier_fit import Labelled, Recipe, fingerprint, fit, scaled, widened
+from diffusion.cluster import barrier
 from diffusion.errors import ConfigError, DataError
 from diffusion.nets.classifier import Classifier
 from diffusion.types import Array, Frozen
@@ -17,6 +19,7 @@ from diffusion.weights import Weights, load_weights, save_weights
 log = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
+FIT_SECONDS = 3600  # in which process 0 must have trained a classifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +80,22 @@ def classifier(
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", dataset)
     recipe = Recipe(steps, batch_size, lr, weight_decay, shift, seed)
     key = fingerprint(train, classes, recipe)
-    weights = _shipped(name, key) or _cached(cache_dir / f"cls-{name}-{key[:16]}.npz", key)
+    cached = cache_dir / f"cls-{name}-{key[:16]}.npz"
+
+    def find() -> Weights | None:
+        return _shipped(name, key) or _cached(cached, key)
+
+    weights = None
+    if jax.process_index() == 0:  # machines may differ in the last bits: one trains, the others read its file
+        weights = find()
+        if weights is None:
+            log.info("training the classifier of %s on %d images, %d steps", dataset, len(train.images), steps)
+            weights = fit(train, test, classes, recipe)
+            save_weights(cached, weights)
+    barrier("the classifier is there", FIT_SECONDS)
+    weights = weights or find()
     if weights is None:
-        log.info("training the classifier of %s on %d images, %d steps", dataset, len(train.images), steps)
-        weights = fit(train, test, classes, recipe)
-        save_weights(cache_dir / f"cls-{name}-{key[:16]}.npz", weights)
+        raise DataError(f"{cached} is not there: all processes must share the workdir of process 0")
     extractor = _extractor(f"cls-{name}-{weights.sha256[:8]}", classes, weights)
     log.info("extractor %s: held-out accuracy %.2f %%", extractor.name, 100 * weights.accuracy)
     if weights.accuracy < min_accuracy:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,13 +16,26 @@ def make_mesh(devices: int) -> Mesh:
     """A mesh with one axis, "data", over the first ``devices`` devices; 0 takes them all.
 
     Raises:
-      ConfigError: more devices asked for than there are.
+      ConfigError: more devices asked for than there are, or not all of several processes'.
     """
     there = jax.devices()
     if not 0 <= devices <= len(there):
         raise ConfigError("mesh.data", f"{devices} devices asked for; there are {len(there)} (0 takes them all)")
     count = devices or len(there)
+    if jax.process_count() > 1:
+        if count < len(there):
+            processes = jax.process_count()
+            raise ConfigError("mesh.data", f"{count} devices; {processes} processes take all {len(there)} (0 does)")
+        return Mesh(np.array(by_process(there)), ("data",), axis_types=(AxisType.Auto,))
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=there[:count])
+
+
+def by_process(devices: Sequence[Any]) -> list[Any]:
+    """Process 0's devices, then process 1's: a process's rows are then one block of the batch, its own.
+
+    `jax.make_mesh` puts a TPU's devices in the order of its wires instead.
+    """
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
 def over_rows(mesh: Mesh) -> NamedSharding:

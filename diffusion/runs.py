@@ -13,6 +13,7 @@ from diffusion import resume, state
 from diffusion.best import BestRecord
 from diffusion.build import Program, abstract_params
 from diffusion.checkpoint import Checkpoints
+from diffusion.cluster import barrier
 from diffusion.errors import ConfigError, MismatchError, NoValidCheckpoint
 from diffusion.keys import of_purpose
 from diffusion.lr_schedules import plateau_state
@@ -59,6 +60,7 @@ def start(program: Program, saved: Checkpoints, identity: dict[str, Any]) -> Sta
         raise ConfigError("checkpoint.resume", f"never, but {program.workdir} holds a run; take another --workdir")
     held = saved.directory.exists() and any(saved.directory.iterdir())
     changed = _check_config(program, config_file) if held and config_file.exists() else []
+    barrier("the workdir is read")  # before process 0 writes there what another might take for an older run
     restored = saved.restore(_abstract_state(program))
     if restored is None:
         return Start(_fresh_state(program), None, [])
