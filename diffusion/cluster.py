@@ -24,10 +24,8 @@ from diffusion.settings import Cluster
 
 BARRIER_SECONDS = 600  # within which all processes must have come to the same point
 LEAVING_SECONDS = 60  # for the others to leave with the same error
-PEER = (  # words of the runtime's errors when another process is gone
-    *("gloo", "nccl", "connection", "socket", "peer", "heartbeat", "barrier", "coordination"),
-    *("unavailable", "deadline_exceeded", "task"),
-)
+# words of the runtime's errors when another process is gone
+PEER = ("gloo", "nccl", "connection", "heartbeat", "barrier", "coordination", "unavailable", "deadline_exceeded")
 
 _met: Counter[str] = Counter()  # barriers passed, by name: a barrier's key may be used once
 
