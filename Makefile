@@ -4,7 +4,7 @@ CONFIG ?= configs/digits.py
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run bench test test-all test-versions lint format
+.PHONY: run bench test test-all test-hosts test-versions lint format
 
 run: .venv/.installed
 	$(BIN)/python main_jax.py --config=$(CONFIG) $(ARGS)
@@ -20,6 +20,10 @@ test: .venv/.installed-dev
 
 test-all: .venv/.installed-dev
 	$(PYTEST) -m "" $(ARGS)
+
+# Two network namespaces and a cable that is cut: Linux, root.
+test-hosts: .venv/.installed-dev
+	tests/two_hosts.sh
 
 test-versions:
 	PYTHON=$(PYTHON) scripts/test_versions.sh $(ARGS)
