@@ -4,7 +4,7 @@ CONFIG ?= configs/digits.py
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run bench test test-all test-versions faults lint format
+.PHONY: run bench test test-all test-hosts test-versions faults lint format
 
 run: .venv/.installed
 	$(BIN)/python main_jax.py --config=$(CONFIG) $(ARGS)
@@ -23,6 +23,10 @@ test-all: .venv/.installed-dev
 
 faults: .venv/.installed-dev
 	$(BIN)/python -m tests.faults $(ARGS)
+
+# Two network namespaces and a cable that is cut: Linux, root.
+test-hosts: .venv/.installed-dev
+	tests/two_hosts.sh
 
 test-versions:
 	PYTHON=$(PYTHON) scripts/test_versions.sh $(ARGS)

@@ -25,10 +25,8 @@ from diffusion.settings import Cluster
 
 BARRIER_SECONDS = 600  # within which all processes must have come to the same point
 LEAVING_SECONDS = 60  # for the others to leave with the same error
-PEER = (  # words of the runtime's errors when another process is gone
-    *("gloo", "nccl", "connection", "socket", "peer", "heartbeat", "barrier", "coordination"),
-    *("unavailable", "deadline_exceeded", "task"),
-)
+# words of the runtime's errors when another process is gone
+PEER = ("gloo", "nccl", "connection", "heartbeat", "barrier", "coordination", "unavailable", "deadline_exceeded")
 
 _met: Counter[str] = Counter()  # barriers passed, by name: a barrier's key may be used once
 
@@ -66,14 +64,15 @@ def join(settings: Cluster, env: Mapping[str, str] = os.environ) -> None:
     over.start()
     try:
         jax.distributed.initialize(**given, **limits)
-        first = jax.process_index() == 0  # the devices of all are known from here on
+        barrier("all are here", settings.timeout)
+        of_first(None)  # on CPUs the first collective waits 30 s for the others, compiling included; so have it now
     except ValueError as error:  # of the detection
         raise ConfigError("cluster", f"{launcher} started several processes, but {error} {_by_hand()}") from error
-    except RuntimeError as error:
+    except (RuntimeError, PeerError) as error:
         raise PeerError(f"{_not_met(settings, given)} ({_first_line(error)})") from error
     finally:
         over.cancel()
-    if not first:
+    if jax.process_index() > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the program ends)
         logging.getLogger("diffusion").setLevel(logging.WARNING)
 
