@@ -97,11 +97,11 @@ def loss_sums(process: Process, losses: Losses, valid: Array, name: str) -> Sums
 
 
 def fill(batch: Batch) -> Batch:
-    """Rows that only fill the shape become a valid row, so that nothing in them, not even NaN, can matter."""
+    """Rows that only fill the shape become a valid row, so that nothing in them, not even NaN, can matter; zeros where none is."""
     first = jnp.argmax(batch.valid)
 
     def filled(a: Array) -> Array:
         valid = batch.valid.reshape(batch.valid.shape + (1,) * (a.ndim - 1))
-        return jnp.where(valid, a, a[first][None])
+        return jnp.where(valid, a, jnp.where(batch.valid[first], a[first], jnp.zeros_like(a[first]))[None])
 
     return replace(batch, x=filled(batch.x), cond={name: filled(a) for name, a in batch.cond.items()})

@@ -48,7 +48,7 @@ def make_inspection_step(
         total = jnp.sum(jnp.where(part.valid, losses, 0.0))
         found["loss"] = jnp.isfinite(total)
         bad = jax.tree.map(lambda finite: 1 - finite.astype(jnp.int32), found)  # parts of a batch add up
-        return total / jnp.maximum(n_valid, 1), (bad, None)
+        return total / n_valid, (bad, None)
 
     reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss)
 

@@ -98,7 +98,7 @@ def make_train_step(diffusion: Diffusion, optimiser: Optimiser, mesh: Mesh) -> T
         losses = batch_losses(diffusion, params, frozen, part, key, slot, n_valid, drop=True)
         sums = loss_sums(diffusion.process, losses, part.valid, "train/loss")
         bad_rows = part.valid & ~jnp.isfinite(losses.loss)
-        return sums["train/loss"][0] / jnp.maximum(n_valid, 1), (sums, bad_rows)
+        return sums["train/loss"][0] / n_valid, (sums, bad_rows)
 
     reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss)
 
@@ -115,7 +115,8 @@ def terms(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[tuple[Params
     key = jax.random.fold_in(keys.of_purpose(run_key(state), "train"), state.step)
     slot = jnp.arange(batch.valid.shape[0], dtype=jnp.int32)
     slot = jnp.where(batch.valid, slot, jnp.argmax(batch.valid))  # what fills the shape draws what the first row draws
-    return (state.params, (frozen, key, jnp.sum(batch.valid))), (fill(batch), slot)
+    n_valid = jnp.maximum(jnp.sum(batch.valid), 1)  # where no row is valid nothing is divided by 0
+    return (state.params, (frozen, key, n_valid)), (fill(batch), slot)
 
 
 def gradient_of(mean_loss: Callable) -> Callable:
@@ -149,12 +150,13 @@ def _apply(
     params = optim.apply(state.params, direction, rate)
     decay = ema.decay_at(o.decay(state.updates), state.updates + 1, o.ema_every)
     updated = replace(state, params=params, ema=ema.update(state.ema, params, decay), opt_state=opt_state)
-    kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), updated, state)
+    moves = ok & (count > 0)  # a batch of which no record could be read is no update, nor a bad step
+    kept = jax.tree.map(lambda new, old: jnp.where(moves, new, old), updated, state)
     bad = jnp.where(ok, 0, 1).astype(jnp.int32)
     state = replace(
         kept,
         step=state.step + 1,
-        updates=state.updates + 1 - bad,
+        updates=state.updates + moves.astype(jnp.int32),
         bad_in_row=(state.bad_in_row + 1) * bad,
         bad_total=state.bad_total + bad,
     )

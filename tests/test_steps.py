@@ -251,6 +251,15 @@ def test_a_bad_step_names_its_rows_in_the_batchs_order(micro_batches):
     assert suspect.rows.shape == (ROWS,) and not np.isfinite(suspect.loss) and not np.isfinite(suspect.grad_norm)
 
 
+def test_a_batch_without_a_valid_row_is_no_update_and_no_bad_step():
+    before = host_state("toy")
+    state, metrics = train_step("toy", 2)(start("toy", 2), (), put(2, host_batch(0)), no_stop(2))
+    counters = {"step": before.step + 1}
+    assert fingerprint(jax.device_get(state)) == fingerprint(replace(before, **counters))
+    assert np.asarray(metrics.control).tolist() == [GO_ON, 0]
+    assert np.asarray(metrics.sums["train/loss"]).tolist() == [0, 0]
+
+
 def test_a_gradient_that_is_not_finite_suspects_no_row():
     before, batch = bad_gradient(host_state("toy"))
     suspect = train_step("toy", 8)(put_replicated(make_mesh(8), before), None, put(8, batch), no_stop(8))[1].suspect
