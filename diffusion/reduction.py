@@ -41,8 +41,8 @@ def strict(term: Term, shared: Any, rows: Any, *, slices: int, mesh: Mesh) -> tu
     A device takes its slices one after the other through the same compiled loop, adds neighbours pairwise, and then
     the devices exchange and add along a butterfly; since x + y == y + x, all hold the same bits. The tree is that of
     the slices alone, so the sums are bit-identical on 2, 4, 8, … devices. With one slice a device there would be no
-    loop, and other code; unrolling the loop changes the bits too. Slow on a CPU, where XLA runs convolutions inside a
-    loop several times slower. A device holds the sums of all its slices at once.
+    loop, and other code; unrolling the loop changes the bits too. Slow on a CPU, where the same work took several
+    times longer inside a loop than outside (benchmarks/strict.py). A device holds the sums of all its slices at once.
 
     Args:
       slices: a power of two that divides the rows, and at least twice the devices of the mesh, which it divides.
