@@ -97,7 +97,7 @@ def loss_sums(process: Process, losses: Losses, valid: Array, name: str) -> Sums
 
 
 def fill(batch: Batch) -> Batch:
-    """Rows that only fill the shape become a valid row, so that nothing in them, not even NaN, can matter; zeros where none is."""
+    """Rows that only fill the shape become a valid row, or zeros where there is none: not even NaN in them matters."""
     first = jnp.argmax(batch.valid)
 
     def filled(a: Array) -> Array:

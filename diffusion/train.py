@@ -12,23 +12,22 @@ import numpy as np
 
 from diffusion import cluster, evaluate, events, feed, runs
 from diffusion.bad_steps import BadSteps
-from diffusion.best import better
 from diffusion.build import Program
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
 from diffusion.errors import DataError, DiskError, NonFiniteError
 from diffusion.inspection import first_nonfinite, make_inspection_step
+from diffusion.logbook import Logbook
 from diffusion.mesh import put_rows
-from diffusion.progress import Progress, say
+from diffusion.progress import say
 from diffusion.signals import StopRequest
 from diffusion.state import TrainState, count_parameters
 from diffusion.steps import GO_ON, SAVE_AGAIN, STOP, Metrics, make_train_step
 from diffusion.types import Batch
-from diffusion.window import Values, Window, divide
+from diffusion.window import Window, divide
 from diffusion.writers import MultiWriter, make_writers
 
 IN_FLIGHT = 2  # steps dispatched and not waited for: unbounded dispatch dies on emulated devices
-LOW_RATE = 1e-7
 
 
 def run(program: Program, stop: StopRequest | None = None) -> None:
@@ -79,24 +78,17 @@ class Loop:
         stop: StopRequest,
     ):
         meta = start.meta or {}
-        self.program, self.saved, self.writers, self.source, self.stop = program, saved, writers, source, stop
+        self.program, self.saved, self.source, self.stop = program, saved, source, stop
+        self.log = Logbook(program, writers, start.meta)
+        self.bad_steps = BadSteps(program.workdir, source, int(start.state.step))
         self.state = start.state
         self.step = self.began = int(start.state.step)
+        self.saved_step = self.began if start.meta else None
         self.events_done = meta.get("events_done", True)
-        self.best = runs.best_record(program, start.meta)
-        self.measured = meta.get("measured")  # [step, value] of the metric that ranks checkpoints
-        self.lowest_rate_said = meta.get("low_rate_said", False)
-        self.window = Window(program.log.every, meta.get("window"))
+        self.flight: deque[tuple[int, Metrics]] = deque()
         plateau = program.schedule.plateau
         self.plateau_every = (program.val.every or plateau.every) if plateau else 0
         self.since_observed = Window(0, meta.get("since_observed"))
-        self.flight: deque[tuple[int, Metrics]] = deque()
-        self.progress = Progress(program.train.steps, program.loading.batch_size, silent=jax.process_index() != 0)
-        self.rate: float | None = None
-        self.written: dict[str, Any] | None = None  # what the log held before events that are not all done
-        self.unwritten: deque[tuple[int, Values]] = deque(map(tuple, meta.get("unwritten", [])))
-        self.saved_step = self.began if start.meta else None
-        self.bad_steps = BadSteps(program.workdir, source, self.began)
 
     def run(self) -> None:
         """Steps and events up to the end; whatever goes wrong on the host, a healthy state is saved first."""
@@ -107,7 +99,7 @@ class Loop:
             for word in (GO_ON, SAVE_AGAIN, STOP)
         }
         try:
-            self._write([])
+            self.log.write(self.step)
             if not self.events_done:
                 self._events(owed=True)
             with feed.from_step(p, self.source, self.step) as batches:
@@ -123,7 +115,7 @@ class Loop:
             self._save_healthy(error)
             raise
         finally:
-            self.progress.close()
+            self.log.progress.close()
 
     def _word(self) -> int:
         """What this process has to tell all of them with the next step."""
@@ -136,11 +128,11 @@ class Loop:
         self.state, metrics = train_step(self.state, self.program.diffusion.codec.frozen, batch, word)
         self.step += 1
         self.flight.append((self.step, metrics))
-        self.window.add(self.step, metrics)
+        self.log.add(self.step, metrics)
         if self.plateau_every and not self.program.val.every:
             self.since_observed.add(self.step, metrics)
         if self.step == self.began + 1:
-            self.progress.start(self.step)
+            self.log.progress.start(self.step)
 
     def _inspect(self, batch: Batch) -> None:
         """Wait for the newest step, and where it was bad, name the first layer whose output is not finite."""
@@ -163,7 +155,7 @@ class Loop:
     def _wait(self) -> None:
         """Wait for the oldest step in flight and heed it; every process reads the same two numbers of it."""
         step, word, bad = self._land()
-        self._write(self.window.take(step))
+        self.log.write(step)
         if bad >= self.program.train.max_bad_steps:
             raise NonFiniteError(
                 f"{bad} steps in a row, up to step {step}, were skipped: their loss or gradient was not finite, or the "
@@ -183,37 +175,6 @@ class Loop:
             self.bad_steps.report(step, metrics.suspect)
         return step, word, bad
 
-    def _write(self, logged: list[tuple[int, Values]]) -> None:
-        """Log them after those that a failing writer has left; what cannot be written stays for the checkpoint."""
-        self.unwritten.extend(logged)
-        while self.unwritten:
-            step, values = self.unwritten[0]
-            self._announce_rate(step, values["train/lr"])
-            self._rank(step, values)
-            values = values | self.progress.measure(step)
-            self.writers.write(step, values)
-            self.unwritten.popleft()
-            self.progress.show(step, values)
-
-    def _announce_rate(self, step: int, rate: float) -> None:
-        if self.program.schedule.in_steps and self.rate not in (None, rate):
-            say(f"step {step}: the learning rate went from {self.rate:.3g} to {rate:.3g}")
-        if rate < LOW_RATE and not self.lowest_rate_said:
-            say(f"step {step}: the learning rate, {rate:.3g}, is below {LOW_RATE:g}: little will change from here on")
-            self.lowest_rate_said = True
-        self.rate = rate
-
-    def _rank(self, step: int, values: Values) -> bool:
-        """Note the metric that ranks checkpoints; True where it is the best so far."""
-        value = values.get(self.best.metric)
-        if value is None:
-            return False
-        self.measured = [step, value]
-        if not better(self.best, value):
-            return False
-        self.best = replace(self.best, value=value, step=step)
-        return True
-
     def _events(self, owed: bool = False) -> None:
         """What is due at this step; ``owed`` when a run that broke off before they were done was saved at this step.
 
@@ -229,21 +190,21 @@ class Loop:
             return
         self.events_done, values, state = False, {}, self.state
         self._drain()
-        self.writers.flush()
-        self.written = self.writers.state()
-        with self.progress.aside():
+        self.log.begin_events()
+        with self.log.progress.aside():
             if due["val"]:
                 values |= evaluate.validation(p, state.ema, self.stop.check)
-                self.writers.write(step, values)
+                self.log.writers.write(step, values)
             if due["sample"]:
-                events.sample_grid(p, state.ema, step, self.writers, self.stop.check)
+                events.sample_grid(p, state.ema, step, self.log.writers, self.stop.check)
             if due["eval"]:
-                values |= events.evaluation(p, state.ema, step, self.writers, self.stop.check)
+                values |= events.evaluation(p, state.ema, step, self.log.writers, self.stop.check)
             if due["plateau"]:
                 state = self._observe(values.get("val/loss"))
                 self.since_observed = Window(0)
-            self.state, self.events_done, self.written = state, True, None
-            if self._rank(step, values) or save or owed:
+            self.state, self.events_done = state, True
+            self.log.end_events()
+            if self.log.rank(step, values) or save or owed:
                 self._save(wait=last, replace=owed or self.saved_step == step)
 
     def _everies(self) -> dict[str, int]:
@@ -264,31 +225,22 @@ class Loop:
         """Write what is late. A stop asked for in these steps is asked for again in the next ones."""
         while self.flight:
             self._land()
-        self._write(self.window.take(self.step))
-        self.writers.flush()
+        self.log.flush(self.step)
 
     def _save(self, *, wait: bool = False, replace: bool = False) -> None:
         self._flush()
         self._save_flushed(wait=wait, replace=replace)
 
     def _save_flushed(self, *, wait: bool, replace: bool) -> None:
-        name, value = self.best.metric, None
-        if self.measured and (name.startswith("train/") or self.measured[0] == self.step):
-            value = self.measured[1]
         meta = {
             **runs.facts(self.program, self.state),
+            **self.log.meta(),
             "data": self.source.identity,
-            "best": self.best.to_json(),
-            "measured": self.measured,
-            "window": self.window.open_sums(),
             "since_observed": self.since_observed.open_sums(),
-            "writers": self.written or self.writers.state(),
-            "unwritten": list(self.unwritten),
             "events_done": self.events_done,
-            "low_rate_said": self.lowest_rate_said,
         }
         self.saved_step = self.step
-        self.saved.save(self.step, self.state, meta, {} if value is None else {name: value}, wait=wait, replace=replace)
+        self.saved.save(self.step, self.state, meta, self.log.measured(self.step), wait=wait, replace=replace)
 
     def _save_healthy(self, error: BaseException) -> None:
         """Save what there is before an error goes its way; a state that the device lost cannot be.

@@ -21,7 +21,7 @@ LAYERS = (
     batch_losses reduction inspection""",
     "build",
     "generate evaluate feed",
-    "train modes describe bench signals events runs bad_steps",
+    "train modes describe bench signals events runs bad_steps logbook",
     "main_jax",
 )
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms.split()}

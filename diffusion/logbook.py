@@ -1,0 +1,104 @@
+"""The figures of a run, from the devices to the log: each line late but once, and the metric that ranks checkpoints."""
+
+from collections import deque
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from diffusion import runs
+from diffusion.best import better
+from diffusion.build import Program
+from diffusion.progress import Progress, say
+from diffusion.steps import Metrics
+from diffusion.window import Values, Window
+from diffusion.writers import MultiWriter
+
+LOW_RATE = 1e-7
+
+
+class Logbook:
+    """What was measured, what is written, and what a checkpoint has to know of both.
+
+    Args:
+      meta: of the checkpoint that the run goes on from; None on a fresh start.
+    """
+
+    def __init__(self, program: Program, writers: MultiWriter, meta: dict[str, Any] | None):
+        self.writers = writers
+        self.progress = Progress(program.train.steps, program.loading.batch_size, silent=jax.process_index() != 0)
+        self._best = runs.best_record(program, meta)
+        meta = meta or {}
+        self._window = Window(program.log.every, meta.get("window"))
+        self._unwritten: deque[tuple[int, Values]] = deque(map(tuple, meta.get("unwritten", [])))
+        self._measured = meta.get("measured")  # [step, value] of the metric that ranks checkpoints
+        self._low_rate_said = meta.get("low_rate_said", False)
+        self._rate: float | None = None
+        self._says_rate = program.schedule.in_steps
+        self._held: dict[str, Any] | None = None  # what the log held when events began that are not all done
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Metrics of the step that made the run ``step`` steps long. Reads nothing."""
+        self._window.add(step, metrics)
+
+    def write(self, done: int) -> None:
+        """Log the windows that end at or before ``done``, after what a failing writer has left."""
+        self._unwritten.extend(self._window.take(done))
+        while self._unwritten:
+            step, values = self._unwritten[0]
+            self._announce_rate(step, values["train/lr"])
+            self.rank(step, values)
+            values = values | self.progress.measure(step)
+            self.writers.write(step, values)
+            self._unwritten.popleft()
+            self.progress.show(step, values)
+
+    def flush(self, done: int) -> None:
+        """`write`, and everything is on disk."""
+        self.write(done)
+        self.writers.flush()
+
+    def begin_events(self) -> None:
+        """Lines from here on count when `end_events` is called: a checkpoint made before knows nothing of them."""
+        self.writers.flush()
+        self._held = self.writers.state()
+
+    def end_events(self) -> None:
+        self._held = None
+
+    def rank(self, step: int, values: Values) -> bool:
+        """Note the metric that ranks checkpoints; True where it is the best so far."""
+        value = values.get(self._best.metric)
+        if value is None:
+            return False
+        self._measured = [step, value]
+        if not better(self._best, value):
+            return False
+        self._best = replace(self._best, value=value, step=step)
+        return True
+
+    def measured(self, step: int) -> dict[str, float]:
+        """The ranking metric of a checkpoint of ``step``: a training metric's newest value, another's own."""
+        name = self._best.metric
+        if self._measured and (name.startswith("train/") or self._measured[0] == step):
+            return {name: self._measured[1]}
+        return {}
+
+    def meta(self) -> dict[str, Any]:
+        """For the checkpoint, as plain JSON, with the lines that could not be written: the next run writes them."""
+        return {
+            "best": self._best.to_json(),
+            "measured": self._measured,
+            "window": self._window.open_sums(),
+            "writers": self._held or self.writers.state(),
+            "unwritten": list(self._unwritten),
+            "low_rate_said": self._low_rate_said,
+        }
+
+    def _announce_rate(self, step: int, rate: float) -> None:
+        if self._says_rate and self._rate not in (None, rate):
+            say(f"step {step}: the learning rate went from {self._rate:.3g} to {rate:.3g}")
+        if rate < LOW_RATE and not self._low_rate_said:
+            say(f"step {step}: the learning rate, {rate:.3g}, is below {LOW_RATE:g}: little will change from here on")
+            self._low_rate_said = True
+        self._rate = rate
