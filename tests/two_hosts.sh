@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two hosts whose link is cut in mid-run:  make test-hosts   (root, Linux network namespaces, a minute or two)
+# Two hosts whose link is cut in mid-run:  make test-hosts   (root, Linux network namespaces, minutes)
 #
 # Two namespaces with a cable between them, a process in each. The cable is cut: both must end by themselves, with a
 # status other than 0, soon after the heartbeat. The cable is mended: the same command must go on from a whole
@@ -29,7 +29,7 @@ done
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=1 REPO=$PWD
 unset HTTP_PROXY HTTPS_PROXY http_proxy https_proxy
 mapfile -t tiny < <("$python" -c 'import sys; from pathlib import Path; from tests.tiny import arguments
-print(*arguments(Path(sys.argv[1]), train__steps=sys.argv[2]), sep="\n")' "$folder/run" "${STEPS:-600}")
+print(*arguments(Path(sys.argv[1]), train__steps=sys.argv[2]), sep="\n")' "$folder/run" "${STEPS:-200}")
 # every event of a long run would take its time; steps are what is wanted
 tiny+=(--config.eval.metrics='()' --config.sample.every=0 --config.val.every=0 --config.checkpoint.every=20)
 
