@@ -15,10 +15,11 @@ import jax
 import numpy as np
 
 from configs.digits import get_config
-from diffusion.build import Program, build
+from diffusion.build import build
 from diffusion.config import override
 from diffusion.mesh import put_replicated, put_rows
 from diffusion.modes.bench import _fresh_state, _random_batch
+from diffusion.program import Program
 from diffusion.steps import GO_ON, make_train_step
 
 WARM_UP = 3  # rounds before any is timed

@@ -6,14 +6,12 @@ reads a pixel or compiles anything.
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from diffusion import settings
@@ -23,10 +21,10 @@ from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
 from diffusion.ema import EMAS
 from diffusion.errors import ConfigError, DataError
-from diffusion.extractors import EXTRACTORS, Extractor
+from diffusion.extractors import EXTRACTORS
 from diffusion.guidance import THRESHOLDS
 from diffusion.lr_schedules import LR_SCHEDULES, Schedule
-from diffusion.mesh import make_mesh, padded_rows
+from diffusion.mesh import make_mesh
 from diffusion.metrics import METRICS
 from diffusion.nets.codec import CODECS
 from diffusion.nets.conditions import CONDITIONS
@@ -35,87 +33,14 @@ from diffusion.nets.unet import NETS
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
 from diffusion.process import TARGETS, Process
-from diffusion.samplers import GRIDS, SAMPLERS, Rule
+from diffusion.program import CLASS_CONDITION, Loading, Program, Sampling
+from diffusion.samplers import GRIDS, SAMPLERS
 from diffusion.schedules import SCHEDULES
 from diffusion.steps import Diffusion, Optimiser
 from diffusion.tables import rows
-from diffusion.types import Array, Denoiser
 
 ON_ERROR = ("raise", "skip")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-CLASS_CONDITION = "label"
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How batches are read: see ``data`` in configs/default.py."""
-
-    batch_size: int
-    threads: int
-    prefetch: int
-    on_error: str
-    max_skipped: int
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How images are drawn: a rule along ``times()``, with guidance and a threshold of x0."""
-
-    rule: Rule
-    times: Callable[[], Array]
-    guidance_scale: float
-    threshold: Callable[[Denoiser], Denoiser]
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """Everything a mode needs, nothing of it started. ``config`` is for records only: nobody reads settings from it.
-
-    Attributes:
-      make_extractor: (train, test: classifier_fit.Labelled) -> Extractor.
-      schedule: the learning rate, with its plateau if it has one.
-      best: (name, mode) of the metric that ranks checkpoints.
-    """
-
-    config: Mapping[str, Any]
-    workdir: Path
-    seed: int
-    init_from: str
-    mesh: Mesh
-    dataset: Dataset
-    transform: Transform
-    loading: Loading
-    diffusion: Diffusion
-    optimiser: Optimiser
-    schedule: Schedule
-    sampling: Sampling
-    make_extractor: Callable[..., Extractor]
-    train: settings.Train
-    val: settings.Validate
-    checkpoint: settings.Checkpoint
-    best: tuple[str, str]
-    resume_allow: tuple[str, ...]
-    eval: settings.Evaluate
-    sample: settings.Sample
-    log: settings.Log
-
-    @property
-    def name(self) -> str:
-        return self.config["name"]
-
-    @property
-    def parts(self) -> int:
-        """Equal parts of a training batch: what one device computes at a time."""
-        return self.optimiser.strict or self.mesh.size * self.optimiser.micro_batches
-
-    @property
-    def rows(self) -> int:
-        """Rows of a compiled training batch over all devices; those beyond the batch size only fill it."""
-        return padded_rows(self.loading.batch_size, self.parts)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.dataset.sizes["train"] // self.loading.batch_size)
 
 
 def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bool = True) -> Program:
@@ -355,8 +280,3 @@ def _refused(section: str, fields: Mapping[str, Any], error: ValueError) -> Conf
 
 def _fields(kind: Any) -> list[str]:
     return list(kind.__dataclass_fields__)
-
-
-def abstract_params(program: Program) -> Any:
-    """Shapes and types of the weights, without making them."""
-    return jax.eval_shape(lambda: program.diffusion.net.init(jax.random.key(0)))

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from diffusion import feed, keys
-from diffusion.build import Program, abstract_params
 from diffusion.classifier_fit import labelled
 from diffusion.eval_report import scores_report
 from diffusion.extractors import Extractor
@@ -21,6 +20,7 @@ from diffusion.feature_chunks import FeatureChunks
 from diffusion.generate import generate, indices
 from diffusion.mesh import over_rows, replicated
 from diffusion.metrics import Features, Scores, measure
+from diffusion.program import Program, abstract_params
 from diffusion.state import fingerprint
 from diffusion.steps import make_validation_step
 from diffusion.types import Params

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from diffusion import evaluate
-from diffusion.build import Program
 from diffusion.cluster import of_first
 from diffusion.eval_report import announcements, console_table, write_report
 from diffusion.generate import images, indices
 from diffusion.pictures import grid, save_png
+from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.types import Params
 from diffusion.writers import MultiWriter

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import jax
 
-from diffusion.build import Program
 from diffusion.data.loader import Loader, make_loader, one_epoch, prefetch_to_device
 from diffusion.data.records import LeaveOut
 from diffusion.data.skipped import Skipped
 from diffusion.mesh import padded_rows, put_rows
+from diffusion.program import Program
 from diffusion.types import Batch
 
 

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from diffusion import keys
-from diffusion.build import CLASS_CONDITION, Program
 from diffusion.errors import ConfigError
 from diffusion.mesh import over_rows, padded_rows, put_rows, replicated
+from diffusion.program import CLASS_CONDITION, Program
 from diffusion.steps import make_sample_step
 from diffusion.types import Params
 

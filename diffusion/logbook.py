@@ -8,7 +8,7 @@ import jax
 
 from diffusion import runs
 from diffusion.best import better
-from diffusion.build import Program
+from diffusion.program import Program
 from diffusion.progress import Progress, say
 from diffusion.steps import Metrics
 from diffusion.window import Values, Window

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from diffusion import cluster, disk, resume, state
 from diffusion.best import BestRecord
-from diffusion.build import Program, abstract_params
 from diffusion.checkpoint import Checkpoints
 from diffusion.cluster import barrier
 from diffusion.environment import environment
@@ -24,6 +23,7 @@ from diffusion.leaves import by_path
 from diffusion.lr_schedules import plateau_state
 from diffusion.manifest import json_sha256
 from diffusion.mesh import replicated
+from diffusion.program import Program, abstract_params
 from diffusion.restoring import Restored
 from diffusion.saving import room_for
 from diffusion.state import TrainState

@@ -12,13 +12,13 @@ import numpy as np
 
 from diffusion import cluster, evaluate, events, feed, runs
 from diffusion.bad_steps import BadSteps
-from diffusion.build import Program
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
 from diffusion.errors import DataError, DiskError, NonFiniteError
 from diffusion.inspection import first_nonfinite, make_inspection_step
 from diffusion.logbook import Logbook
 from diffusion.mesh import put_rows
+from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.signals import StopRequest
 from diffusion.state import TrainState, count_parameters

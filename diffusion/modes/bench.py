@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import keys, state
-from diffusion.build import CLASS_CONDITION, Program
 from diffusion.environment import environment
 from diffusion.lr_schedules import plateau_state
 from diffusion.mesh import over_rows, padded_rows, put_replicated, put_rows, replicated
 from diffusion.modes.describe import facts
+from diffusion.program import CLASS_CONDITION, Program
 from diffusion.state import TrainState
 from diffusion.steps import make_sample_step, make_train_step
 from diffusion.types import Batch, Params

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion.build import CLASS_CONDITION, Program, abstract_params
 from diffusion.events import GRID_ROWS
 from diffusion.flops import flops
 from diffusion.modes import how_long
+from diffusion.program import CLASS_CONDITION, Program, abstract_params
 from diffusion.progress import duration
 from diffusion.state import count_parameters
 

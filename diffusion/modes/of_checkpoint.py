@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from diffusion import events, feed, runs
-from diffusion.build import Program
 from diffusion.errors import ConfigError
 from diffusion.generate import asked_labels, images, indices
 from diffusion.pictures import save_png
+from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.signals import StopRequest
 from diffusion.writers import make_writers

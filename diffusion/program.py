@@ -1,0 +1,99 @@
+"""A ``Program``: everything that a config stands for, as objects and functions, nothing of it started."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from diffusion import settings
+from diffusion.batch_losses import Diffusion
+from diffusion.data.records import Dataset
+from diffusion.data.transforms import Transform
+from diffusion.extractors import Extractor
+from diffusion.lr_schedules import Schedule
+from diffusion.mesh import padded_rows
+from diffusion.samplers import Rule
+from diffusion.steps import Optimiser
+from diffusion.types import Array, Denoiser
+
+CLASS_CONDITION = "label"  # the name of the class in Batch.cond
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are read: see ``data`` in configs/default.py."""
+
+    batch_size: int
+    threads: int
+    prefetch: int
+    on_error: str
+    max_skipped: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn: a rule along ``times()``, with guidance and a threshold of x0."""
+
+    rule: Rule
+    times: Callable[[], Array]
+    guidance_scale: float
+    threshold: Callable[[Denoiser], Denoiser]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Everything a mode needs, nothing of it started. ``config`` is for records only: nobody reads settings from it.
+
+    Attributes:
+      make_extractor: (train, test: classifier_fit.Labelled) -> Extractor.
+      schedule: the learning rate, with its plateau if it has one.
+      best: (name, mode) of the metric that ranks checkpoints.
+    """
+
+    config: Mapping[str, Any]
+    workdir: Path
+    seed: int
+    init_from: str
+    mesh: Mesh
+    dataset: Dataset
+    transform: Transform
+    loading: Loading
+    diffusion: Diffusion
+    optimiser: Optimiser
+    schedule: Schedule
+    sampling: Sampling
+    make_extractor: Callable[..., Extractor]
+    train: settings.Train
+    val: settings.Validate
+    checkpoint: settings.Checkpoint
+    best: tuple[str, str]
+    resume_allow: tuple[str, ...]
+    eval: settings.Evaluate
+    sample: settings.Sample
+    log: settings.Log
+
+    @property
+    def name(self) -> str:
+        return self.config["name"]
+
+    @property
+    def parts(self) -> int:
+        """Equal parts of a training batch: what one device computes at a time."""
+        return self.optimiser.strict or self.mesh.size * self.optimiser.micro_batches
+
+    @property
+    def rows(self) -> int:
+        """Rows of a compiled training batch over all devices; those beyond the batch size only fill it."""
+        return padded_rows(self.loading.batch_size, self.parts)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.dataset.sizes["train"] // self.loading.batch_size)
+
+
+def abstract_params(program: Program) -> Any:
+    """Shapes and types of the weights, without making them."""
+    return jax.eval_shape(lambda: program.diffusion.net.init(jax.random.key(0)))
