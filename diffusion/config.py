@@ -15,14 +15,8 @@ from ml_collections import ConfigDict
 from diffusion.errors import ConfigError
 
 HOME = Path(__file__).resolve().parent.parent  # where configs/ lies
-LAID_OVER = (
-    "sample",
-    "sampler",
-    "eval",
-    "mesh",
-    "log",
-    "cluster",
-)  # what a command may say over a finished run's own config
+# what a command may say over a finished run's own config
+LAID_OVER = ("sample", "sampler", "eval", "mesh", "log", "cluster")
 
 
 def load(spec: str, default: ConfigDict) -> ConfigDict:
