@@ -28,7 +28,8 @@ class Kill(NamedTuple):
     moment: str
     status: int
     hit: bool
-    way: str
+    real: bool
+    run: int = -1
 
 
 def main() -> int:
@@ -63,14 +64,14 @@ def main() -> int:
 
 def _campaign(
     args: argparse.Namespace, folder: Path, wanted: dict[str, Any], seconds: float, real_seconds: float
-) -> tuple[list[Kill], list[str]]:
-    """Runs, each killed a few times and then left to end, until enough faults have hit."""
+) -> tuple[list[Kill], dict[int, str]]:
+    """Runs, each killed a few times and then left to end, until enough faults have hit; what is wrong with which."""
     kills: list[Kill] = []
-    wrong: list[str] = []
+    wrong: dict[int, str] = {}
     lock, numbers = threading.Lock(), iter(range(10**6))
 
     def enough() -> bool:
-        real = sum(k.hit and k.way == "real" for k in kills)
+        real = sum(k.hit and k.real for k in kills)
         return len(wrong) >= 5 or (sum(k.hit for k in kills) >= args.kills and real >= args.real)
 
     def worker() -> None:
@@ -79,14 +80,15 @@ def _campaign(
                 if enough():
                     return
                 number = next(numbers)
-                real = sum(k.hit and k.way == "real" for k in kills) < args.real and number % 3 == 0
+                real = sum(k.hit and k.real for k in kills) < args.real and number % 3 == 0
             workdir = folder / f"run{number}"
             done, problem = _killed_run(
                 workdir, random.Random(f"{args.seed}/{number}"), wanted, real_seconds if real else seconds, real
             )
             with lock:
-                kills.extend(done)
-                wrong.extend([f"run {number}: {problem}"] if problem else [])
+                kills.extend(kill._replace(run=number) for kill in done)
+                if problem:
+                    wrong[number] = f"run {number}: {problem}"
                 print(f"run {number}: " + ", ".join(f"{k.fault} in {k.moment} ({k.status})" for k in done), flush=True)
             if not problem:
                 shutil.rmtree(workdir)
@@ -137,7 +139,7 @@ def _forked(workdir: Path, fault: str = "", after: float = 0.0, rng: random.Rand
         _child(workdir, fault, after, aim, note)
     status = _wait(child)
     hit = note.read_text() if note.exists() else ""
-    return Kill(fault, hit, status, bool(hit) and status != 0, "forked")
+    return Kill(fault, hit, status, bool(hit) and status != 0, False)
 
 
 def _child(workdir: Path, fault: str, after: float, aim: str, note: Path) -> None:
@@ -189,7 +191,7 @@ def _command(workdir: Path, fault: str | None, after: float) -> Kill:
         command = [sys.executable, "main_jax.py", *arguments(workdir)]
         run = subprocess.Popen(command, cwd=REPO, stdout=log, stderr=log)
         if fault is None:
-            return Kill("", "", run.wait(HANG_S), False, "real")
+            return Kill("", "", run.wait(HANG_S), False, True)
         try:
             run.wait(max(after, 1.0))  # Python itself has no handlers in its first moments
             hit = False
@@ -197,7 +199,7 @@ def _command(workdir: Path, fault: str | None, after: float) -> Kill:
             run.send_signal(getattr(signal, fault))
             hit = True
         status = run.wait(HANG_S)
-    return Kill(fault, "at any time" if hit else "", status, hit and status != 0, "real")
+    return Kill(fault, "real command" if hit else "", status, hit and status != 0, True)
 
 
 def _outcome(workdir: Path) -> dict[str, Any]:
@@ -269,13 +271,18 @@ def _said(workdir: Path) -> str:
     return log.read_text()[-1500:] if log.exists() else "nothing"
 
 
-def _table(kills: list[Kill]) -> str:
-    """Markdown: fault × moment × how often × exit statuses."""
-    counts = Counter((k.way, k.fault, k.moment) for k in kills if k.hit)
-    lines = ["| run | fault | moment | times | exit status | outcome |", "| --- | --- | --- | ---: | --- | --- |"]
-    for (way, fault, moment), times in sorted(counts.items()):
-        statuses = sorted({k.status for k in kills if k.hit and (k.way, k.fault, k.moment) == (way, fault, moment)})
-        lines.append(f"| {way} | {fault} | {moment} | {times} | {', '.join(map(str, statuses))} | equal |")
+def _table(kills: list[Kill], wrong: set[int]) -> str:
+    """Markdown: how often each fault hit each moment, with what exit status, and in how many runs the end differed."""
+    hits = [k for k in kills if k.hit]
+    moments = sorted({k.moment for k in hits})
+    lines = [f"| fault | {' | '.join(moments)} | exit status | runs that ended otherwise |"]
+    lines.append("| --- |" + " ---: |" * len(moments) + " --- | ---: |")
+    for fault in sorted({k.fault for k in hits}):
+        mine = [k for k in hits if k.fault == fault]
+        counts = Counter(k.moment for k in mine)
+        statuses = ", ".join(map(str, sorted({k.status for k in mine})))
+        differing = len(wrong & {k.run for k in mine})
+        lines.append(f"| {fault} | {' | '.join(str(counts[m] or '') for m in moments)} | {statuses} | {differing} |")
     return "\n".join(lines)
 
 
