@@ -107,8 +107,9 @@ def test_a_log_on_a_full_disk_ends_the_run_and_keeps_no_half_line(straight, tmp_
             status, line = refused(capsys, workdir)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert status == 1 and line.startswith(f"main_jax.py: {workdir}/metrics.jsonl: File too large; make room")
-    assert not (workdir / "metrics.jsonl").read_bytes().endswith(b"\n")
+    assert status == 1 and line.startswith(f"main_jax.py: {workdir}/checkpoints: checkpoint ")
+    assert "File too large" in line and "step 3 is the last good checkpoint. Make room" in line
+    assert (workdir / "metrics.jsonl").read_bytes().endswith(b"\n"), "what found room of the line is cut off"
     assert main_jax.main(arguments(workdir, **SMALL)) == 0
     assert log(workdir) == log(straight) and state_print(workdir, **SMALL) == state_print(straight, **SMALL)
 

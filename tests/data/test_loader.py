@@ -266,7 +266,7 @@ class TestErrors:
             raise DataError("too many")
 
         with pytest.raises(DataError, match="^too many"):
-            loader(broken(5), leave_out=enough, threads=2).batch(int(np.flatnonzero(loader()._ids(0) == 5).size == 0))
+            loader(broken(5), leave_out=enough, threads=2).batch(int(np.flatnonzero(loader().ids(0) == 5).size == 0))
 
     def test_only_bad_data_is_skipped(self):
         class Buggy(ArrayRecords):
