@@ -53,12 +53,16 @@ class StopRequest:
             self.reason = "train.max_minutes are over"
         return bool(self.reason)
 
-    def check(self) -> None:
-        """Raises Stopped on every process as soon as one of them was asked to; all of them call it together."""
+    def check(self, then: str = "the same command goes on from there") -> None:
+        """Raises Stopped on every process as soon as one of them was asked to; all of them call it together.
+
+        Args:
+          then: as in `stopped`.
+        """
         from diffusion.agreement import any_process  # imports JAX: the handlers are in place before that
 
         if any_process(bool(self)):
-            raise self.stopped("the same command goes on from there")
+            raise self.stopped(then)
 
     def stopped(self, then: str) -> Stopped:
         """The error of this stop; ``then`` says where the program stands and how to go on."""

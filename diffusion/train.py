@@ -1,6 +1,7 @@
 """The training loop. There is one: a resumed run enters it where its state says."""
 
 import contextlib
+import functools
 import math
 from collections import deque
 from collections.abc import Callable
@@ -163,9 +164,12 @@ class Loop:
                 "A lower optim.lr, a clip, or float32 may help; train.debug=true names the layer"
             )
         if word == STOP:
-            raise self.stop.stopped(f"saved in {self.saved.directory}; the same command goes on from there")
+            raise self.stop.stopped(self._goes_on())
         if word == SAVE_AGAIN:
             self._save()
+
+    def _goes_on(self) -> str:
+        return f"saved in {self.saved.directory}; the same command goes on from there"
 
     def _land(self) -> tuple[int, int, int]:
         """The oldest step in flight once it is done: (step, strongest word, bad steps in a row)."""
@@ -191,14 +195,15 @@ class Loop:
         self.events_done, values, state = False, {}, self.state
         self._drain()
         self.log.begin_events()
+        between = functools.partial(self.stop.check, self._goes_on())
         with self.log.progress.aside():
             if due["val"]:
-                values |= evaluate.validation(p, state.ema, self.stop.check)
+                values |= evaluate.validation(p, state.ema, between)
                 self.log.writers.write(step, values)
             if due["sample"]:
-                events.sample_grid(p, state.ema, step, self.log.writers, self.stop.check)
+                events.sample_grid(p, state.ema, step, self.log.writers, between)
             if due["eval"]:
-                values |= events.evaluation(p, state.ema, step, self.log.writers, self.stop.check)
+                values |= events.evaluation(p, state.ema, step, self.log.writers, between)
             if due["plateau"]:
                 state = self._observe(values.get("val/loss"))
                 self.since_observed = Window(0)

@@ -240,7 +240,7 @@ def test_a_stop_within_an_event_leaves_it_owed_and_goes_on_exactly(finished, tmp
     workdir, stop = tmp_path / "run", StopRequest()
     with pytest.MonkeyPatch.context() as patch:
         _stop_in(event, stop, patch)
-        with pytest.raises(Stopped, match="SIGTERM"):
+        with pytest.raises(Stopped, match=f"SIGTERM.*saved in {workdir / 'checkpoints'}"):
             train.run(program(workdir), stop)
     at = {"evaluation": 6, "validation": 4, "grid": 6}[event]
     assert max(int(path.name) for path in (workdir / "checkpoints").iterdir()) == at
