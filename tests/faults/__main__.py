@@ -49,15 +49,15 @@ def main() -> int:
     seconds = time.monotonic() - began
     wanted = _outcome(straight)
     began = time.monotonic()
-    _command(folder / "real", None, 0.0)
+    if _command(folder / "real", None, 0.0).status != 0:
+        return _fail(f"the undisturbed real command failed: {_said(folder / 'real')}")
     real_seconds = time.monotonic() - began
     kills, wrong = _campaign(args, folder, wanted, seconds, real_seconds)
-    print(_table(kills))
-    print(
-        f"{sum(k.hit for k in kills)} faults that hit, {len(wrong)} runs that ended otherwise than the undisturbed one"
-    )
+    print(_table(kills, set(wrong)))
+    hits, runs = sum(k.hit for k in kills), len({k.run for k in kills})
+    print(f"{hits} faults hit {runs} runs; {len(wrong)} runs ended otherwise than the undisturbed one")
     if wrong:
-        return _fail("\n".join(wrong) + f"\nworkdirs are left in {folder}")
+        return _fail("\n".join(wrong.values()) + f"\nworkdirs are left in {folder}")
     shutil.rmtree(folder)
     return 0
 
