@@ -26,10 +26,10 @@ from diffusion.guidance import THRESHOLDS
 from diffusion.lr_schedules import LR_SCHEDULES, Schedule
 from diffusion.mesh import make_mesh
 from diffusion.metrics import METRICS
+from diffusion.nets.backbones import NETS
 from diffusion.nets.codec import CODECS
 from diffusion.nets.conditions import CONDITIONS
 from diffusion.nets.model import Net, make_net
-from diffusion.nets.unet import NETS
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
 from diffusion.process import TARGETS, Process

@@ -22,9 +22,9 @@ from diffusion.errors import ConfigError, DataError
 from diffusion.extractors import EXTRACTORS
 from diffusion.guidance import THRESHOLDS
 from diffusion.lr_schedules import LR_SCHEDULES
+from diffusion.nets.backbones import NETS
 from diffusion.nets.codec import CODECS
 from diffusion.nets.conditions import CONDITIONS
-from diffusion.nets.unet import NETS
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS
 from diffusion.process import TARGETS

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from diffusion.flops import flops
-from diffusion.nets.layers import Attention
+from diffusion.nets.attention import Attention
 from diffusion.nets.unet import unet
 from diffusion.types import Ports
 

@@ -5,7 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion.nets.layers import Attention, Conv, Dense, GroupNorm, dropout, noise_embedding, zeros
+from diffusion.nets.attention import Attention
+from diffusion.nets.layers import Conv, Dense, GroupNorm, dropout, noise_embedding, zeros
 from diffusion.types import Array, Ports
 
 
@@ -159,6 +160,3 @@ def unet(
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout}; it must lie in [0, 1)")
     return UNet(out_channels, dtype, channels, tuple(mults), blocks, tuple(attention), heads, groups, dropout)
-
-
-NETS = {"unet": unet}

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.layers import Attention, GroupNorm, dropout, noise_embedding
+from diffusion.nets.attention import Attention
+from diffusion.nets.layers import GroupNorm, dropout, noise_embedding
 
 RNG = np.random.default_rng(0)
 NORM = GroupNorm(groups=3)

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.nets.backbones import NETS
 from diffusion.nets.conditions import label
 from diffusion.nets.model import make_net
-from diffusion.nets.unet import NETS, unet
+from diffusion.nets.unet import unet
 from diffusion.state import count_parameters
 from diffusion.types import Ports
 
