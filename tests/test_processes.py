@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -124,6 +125,25 @@ def test_one_process_goes_on_as_two(two, one, tmp_path):
     went_on = local(tmp_path, *arguments(run))
     assert went_on.rc == 0 and "Going on from step 9 of 12" in went_on.out, went_on.said
     same_log(run, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_another_number_of_processes_gives_the_same_losses_for_100_steps(tmp_path, before, after):
+    plain = dict(data__batch_size=64, val__every=0, sample__every=0, eval__metrics="()", log__every=1)
+    plain |= dict(checkpoint__every=10, checkpoint__keep=20, train__steps=110)
+    kept = tmp_path / "kept"
+    ended = local(tmp_path, *tiny(kept, **plain, mesh__data=0), count=before, JAX_NUM_CPU_DEVICES=2 // before)
+    assert ended.rc == 0, ended.said
+    run = copied(kept, tmp_path / "run")
+    for saved in (run / "checkpoints").iterdir():
+        if saved.name != "10":
+            shutil.rmtree(saved)
+    went_on = local(tmp_path, *tiny(run, **plain, mesh__data=0), count=after, JAX_NUM_CPU_DEVICES=2 // after)
+    assert went_on.rc == 0 and "Going on from step 10 of 110" in went_on.out, went_on.said
+    found, wanted = ([line["train/loss"] for line in log(r)] for r in (run, kept))
+    assert len(found) == 110 and found[:10] == wanted[:10]
+    np.testing.assert_allclose(found, wanted, **EXACT)
 
 
 @pytest.mark.slow
