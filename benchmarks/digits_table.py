@@ -3,7 +3,7 @@
     python -m benchmarks.digits_table [--steps=1000] [--workdir=runs/table] "--only=NAME;…" [--per-class=100]
 
 Trains each recipe of ``RECIPES`` with the seed and budget of configs/digits.py, then evaluates its EMA weights with
-each sampler of ``SAMPLERS``. A recipe whose run is finished is not trained again. Prints two Markdown tables at the end.
+each sampler of ``SAMPLERS``; a recipe whose run is finished is not trained again. Two Markdown tables come at the end.
 Seconds are those of drawing the images of one evaluation a second time, so nothing is compiled in them.
 """
 

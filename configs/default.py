@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     c.init_from = ""  # WORKDIR or WORKDIR:STEP of another run whose EMA weights this one starts from
 
     c.data = dict(
-        source="digits",  # a row: digits, tfds, folder, npz
+        source="digits",  # a row: digits, tfds, folder, npz, latents (encoded before; with codec.name=latents)
         root="",  # folder or file that the source reads; its own default where empty
         split_seed=0,  # of the stratified train/test split
         size=0,  # pixels: resize the short side, crop the centre; 0 keeps the data's size
@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
         **rows(DENSITIES),
         **rows(WEIGHTINGS),
     )
-    c.codec = dict(name="pixels", **rows(CODECS))  # what the net works on
+    c.codec = dict(name="pixels", **rows(CODECS))  # what the net works on: pixels, or latents as they are
     c.net = dict(
         name="unet",
         dtype="float32",  # of the computation: float32 or bfloat16; weights stay float32

@@ -27,7 +27,7 @@ from diffusion.lr_schedules import LR_SCHEDULES, Schedule
 from diffusion.mesh import make_mesh
 from diffusion.metrics import METRICS
 from diffusion.nets.backbones import NETS
-from diffusion.nets.codec import CODECS
+from diffusion.nets.codec import CODECS, Codec
 from diffusion.nets.conditions import CONDITIONS
 from diffusion.nets.model import Net, make_net
 from diffusion.objective import DENSITIES, WEIGHTINGS
@@ -122,12 +122,16 @@ def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
     except DataError as error:
         error.status = 2  # found before step 0
         raise
+    if dataset.latent:
+        for field in ("size", "channels", "flip"):
+            if c[field]:
+                raise ConfigError(f"data.{field}", f"is {c[field]}; it is for images, and {dataset.name} holds latents")
     return dataset, make_transform(c.size, c.channels, c.flip, dataset.image_shape)
 
 
 def _diffusion(c: ConfigDict, dataset: Dataset, transform: Transform) -> Diffusion:
     process = _process(c.process)
-    codec = _choose(CODECS, "codec", c.codec, "name")
+    codec = _codec(c.codec, dataset)
     for name in ("drop", "drop_all"):
         if not 0 <= c.cond[name] <= 1:
             raise ConfigError(f"cond.{name}", f"is {c.cond[name]}; it must lie in [0, 1]")
@@ -140,6 +144,15 @@ def _diffusion(c: ConfigDict, dataset: Dataset, transform: Transform) -> Diffusi
         cond_drop=c.cond.drop,
         cond_drop_all=c.cond.drop_all,
     )
+
+
+def _codec(c: ConfigDict, dataset: Dataset) -> Codec:
+    codec = _choose(CODECS, "codec", c, "name")
+    if dataset.latent and not codec.latent:
+        raise ConfigError("codec.name", f"{c.name} takes images, and {dataset.name} holds latents: take latents")
+    if codec.latent and not dataset.latent:
+        raise ConfigError("codec.name", f"{c.name} takes latents, and {dataset.name} holds images: take pixels")
+    return codec
 
 
 def _process(c: ConfigDict) -> Process:
@@ -220,6 +233,8 @@ def _check_evaluation(c: ConfigDict, e: settings.Evaluate, dataset: Dataset) -> 
         _known(METRICS, "eval.metrics", metric)
     if e.reference_split not in dataset.sizes:
         raise ConfigError("eval.reference_split", f"{e.reference_split!r} is not one of: {', '.join(dataset.sizes)}")
+    if e.metrics and dataset.latent:
+        raise ConfigError("eval.metrics", f"{dataset.name} holds latents, and nothing decodes them yet: take ()")
     if "fid" in e.metrics and c.extractor == "classifier":
         raise ConfigError("eval.metrics", "fid is a distance of Inception features; with the classifier's, take fd")
     if e.metrics and not dataset.classes:

@@ -19,7 +19,7 @@ class Record:
     """One example.
 
     Attributes:
-      image: u8[h w c] in [0, 255] at its native size, c is 1 (grey) or 3 (RGB).
+      image: u8[h w c] in [0, 255] at its native size, c is 1 (grey) or 3 (RGB); f32[h w c] where it is a latent.
       label: class index, -1 when unlabelled.
     """
 
@@ -63,6 +63,7 @@ class Dataset:
       sizes: number of records of each split, always "train" and "test".
       image_shape: (h, w, c) shared by all records, None when it is not known to be.
       open: split name -> Records, the same object on every call; ConfigError on an unknown split.
+      latent: records hold what a codec made, f32 and unbounded, in place of u8 images.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset:
     sizes: Mapping[str, int]
     image_shape: tuple[int, int, int] | None
     open: Callable[[str], Records]
+    latent: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from diffusion.data.folder import folder
+from diffusion.data.latents import latents
 from diffusion.data.npz import npz
 from diffusion.data.records import ArrayRecords, Dataset, Record, Records, opener
 from diffusion.data.split import check_fraction, sizes_of_counts, stratified
@@ -52,4 +53,4 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     return images[..., None], loaded.target.astype(np.int32)
 
 
-SOURCES = {"digits": digits, "tfds": tfds, "folder": folder, "npz": npz}
+SOURCES = {"digits": digits, "tfds": tfds, "folder": folder, "npz": npz, "latents": latents}

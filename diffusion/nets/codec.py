@@ -19,6 +19,7 @@ class Codec:
       shape: (h, w, c) of an image -> (h', w', c').
       frozen: weights, or None.
       bounded: values lie in [-1, 1], so that clipping x0 makes sense.
+      latent: it is given latents in place of images, and what it decodes is a preview.
     """
 
     encode: Callable[[Frozen, Array], Array]
@@ -26,6 +27,7 @@ class Codec:
     shape: Callable[[tuple[int, int, int]], tuple[int, int, int]]
     frozen: Any
     bounded: bool
+    latent: bool = False
 
 
 def from_uint8(images: Array) -> Array:
@@ -51,4 +53,27 @@ def pixels() -> Codec:
     )
 
 
-CODECS = {"pixels": pixels}
+def latents(*, scale: float = 0.18215, shift: float = 0.0) -> Codec:
+    """Latents that were encoded before: the net works on (latent - shift) * scale (Rombach 2022, section G).
+
+    There is no decoder: ``decode`` answers a preview, not an image. Its colours are the first three channels (the first
+    one alone where there are fewer), where 3 standard deviations of the net's units fill the range.
+
+    Args:
+      scale: 1 / standard deviation of the latents; .18215 is that of Stable Diffusion's autoencoder.
+      shift: their mean.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale is {scale}; it must be positive")
+
+    return Codec(
+        encode=lambda frozen, latents: (latents.astype(jnp.float32) - shift) * scale,
+        decode=lambda frozen, x: to_uint8(x[..., : 3 if x.shape[-1] >= 3 else 1] / 3.0),
+        shape=lambda shape: shape,
+        frozen=None,
+        bounded=False,
+        latent=True,
+    )
+
+
+CODECS = {"pixels": pixels, "latents": latents}

@@ -35,3 +35,13 @@ def test_pixels_keep_their_shape_and_are_bounded():
     pixels = CODECS["pixels"]()
     assert pixels.shape((8, 9, 3)) == (8, 9, 3)
     assert pixels.bounded and pixels.frozen is None
+
+
+def test_latents_are_scaled_and_shown_in_three_channels():
+    codec = CODECS["latents"](scale=0.5, shift=1.0)
+    x = codec.encode(codec.frozen, jnp.full((1, 2, 2, 4), 7.0, jnp.float16))
+    assert x.dtype == jnp.float32 and (np.asarray(x) == 3.0).all() and not codec.bounded
+    shown = codec.decode(codec.frozen, jnp.broadcast_to(jnp.asarray([3.0, -3.0, 0.0, 9.0]), (1, 2, 2, 4)))
+    assert shown.dtype == jnp.uint8
+    np.testing.assert_array_equal(shown[0, 0, 0], [255, 0, 128])
+    assert codec.decode(codec.frozen, jnp.zeros((1, 2, 2, 2))).shape == (1, 2, 2, 1)
