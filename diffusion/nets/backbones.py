@@ -3,10 +3,16 @@
 from functools import partial
 
 from diffusion.nets.dit import dit
-from diffusion.nets.unet import unet
+from diffusion.nets.edm2_unet import edm2, edm2_s, edm2_xs
+from diffusion.nets.unet import adm_64, unet, unet_cifar
 
 NETS = {
     "unet": unet,
+    "unet_cifar": unet_cifar,
+    "adm_64": adm_64,
+    "edm2": edm2,
+    "edm2_xs": edm2_xs,
+    "edm2_s": edm2_s,
     "dit": dit,
     # Peebles & Xie 2023, table 1
     "dit_s_2": partial(dit, patch=2, d=384, depth=12, heads=6),

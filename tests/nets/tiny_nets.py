@@ -14,10 +14,14 @@ from diffusion.types import Ports
 _DIT = dict(d=8, depth=2, heads=2, patch=2)
 TINY = {
     "unet": dict(channels=8, groups=2, heads=2, mults=(1,), attention=()),
+    "edm2": dict(channels=8, mults=(1,), attention=(), head_width=4),
     "dit": _DIT,
     "jit_b_16": _DIT | dict(patch_width=5, context_tokens=2, context_from=1),
 }
-SIZES = {"dit_s_2", "dit_b_2", "dit_l_2", "dit_xl_2"}  # rows that are another one's tiny net
+SIZES = {  # rows that are another one's tiny net
+    *("unet_cifar", "adm_64", "edm2_xs", "edm2_s"),
+    *("dit_s_2", "dit_b_2", "dit_l_2", "dit_xl_2"),
+}
 MORE = {  # what no row has by default
     "dit, seq as context": ("dit", _DIT | dict(seq_as="context", context_tokens=1, norm="rms")),
     "dit, no scan": ("dit", _DIT | dict(positions="rotary", qk_norm=True, scan=False, remat="dots")),
