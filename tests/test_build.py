@@ -14,6 +14,7 @@ from PIL import Image
 from configs.default import get_config
 from diffusion import build as building
 from diffusion import settings, steps
+from diffusion.augment import AUGMENTS
 from diffusion.build import build
 from diffusion.config import load, override
 from diffusion.data.sources import SOURCES
@@ -35,6 +36,7 @@ from diffusion.tables import rows
 REPO = Path(__file__).resolve().parent.parent
 CHOICES = {  # the field that chooses a row of the table; its section holds the rows' own fields
     "data.source": SOURCES,
+    "augment.name": AUGMENTS,
     "process.schedule": SCHEDULES,
     "process.target": TARGETS,
     "objective.density": DENSITIES,
@@ -247,6 +249,10 @@ REFUSED = [  # what is said, the field that is named, what else
     (["data.split_seed=-1"], "data.split_seed", "[0, 2**32)"),
     (["seed=-1"], "seed", "[0, 2**32)"),
     (["seed=4294967296"], "seed", "[0, 2**32)"),
+    (["augment.name=adm"], "augment.name", "'adm' is not one of: none, edm"),
+    (["augment.name=edm", "augment.edm.p=2"], "augment.edm.p", "[0, 1]"),
+    (["augment.name=edm", "augment.edm.rotate=-1"], "augment.edm.rotate", "0 or more"),
+    (["augment.name=edm", "data.flip=true"], "data.flip", "as augment.name=edm does"),
     (["process.schedule=cosin"], "process.schedule", "linear, cosine, flow, edm"),
     (["process.schedule=flow", "process.target=eps"], "process", "schedule=flow with target=eps"),
     (["process.sigma_data=0"], "process", "sigma_data is 0.0"),
