@@ -6,6 +6,7 @@ A section with a choice holds its shared fields and one sub-dict for each row of
 
 from ml_collections import ConfigDict
 
+from diffusion.augment import AUGMENTS
 from diffusion.data.sources import SOURCES
 from diffusion.ema import EMAS
 from diffusion.extractors import EXTRACTORS
@@ -40,6 +41,10 @@ def get_config() -> ConfigDict:
         on_error="raise",  # what an unreadable record does: raise, or skip (its row does not count; it is listed)
         max_skipped=100,  # with skip: more different records than this, of all splits, end the run; at least 1
         **rows(SOURCES),
+    )
+    c.augment = dict(  # of training images, on the device; the net is told what was done, and draws images as they are
+        name="none",  # or edm, which mirrors and turns: never for digits or text, and not with data.flip
+        **rows(AUGMENTS),
     )
     c.process = dict(
         schedule="cosine",  # (alpha, sigma) of t: linear, cosine, flow, edm

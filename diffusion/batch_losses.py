@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from diffusion import keys
+from diffusion.augment import Augment, none
 from diffusion.nets.codec import Codec
+from diffusion.nets.conditions import AUGMENT
 from diffusion.nets.model import Net
 from diffusion.objective import Density, Losses, Weighting, denoising_losses
 from diffusion.process import Process
 from diffusion.samplers import per_image_normal
-from diffusion.types import Array, Batch, Frozen, Params
+from diffusion.types import Array, Batch, Cond, Frozen, Params
+
+AUGMENT_FOLD = 1_000  # folded into a step's key, away from its parts by `split`
 
 Sums = Mapping[str, tuple[Array, Array]]  # name -> (sum, count)
 
@@ -24,6 +28,7 @@ class Diffusion:
     Attributes:
       cond_drop: chance that one condition of an example becomes its null.
       cond_drop_all: chance that all of an example's conditions become null together.
+      augment: of the training images.
     """
 
     net: Net
@@ -33,6 +38,7 @@ class Diffusion:
     codec: Codec
     cond_drop: float
     cond_drop_all: float
+    augment: Augment = none()
 
 
 def batch_losses(
@@ -52,7 +58,7 @@ def batch_losses(
       key: of the step.
       slot: i32[b], the rows' places in the global batch.
       n_valid: i32[], valid rows of the global batch.
-      drop: whether conditions and activations are dropped, as in training.
+      drop: whether conditions and activations are dropped and images augmented, as in training.
     """
     t_key, eps_key, null_key, net_key = jax.random.split(key, 4)
     x0 = d.codec.encode(frozen, batch.x)
@@ -60,14 +66,22 @@ def batch_losses(
     t = d.density(t_key, slot, n_valid)
     null = _nulls(d, keys.per_slot(null_key, slot)) if drop else _no_nulls(d, slot)
     net_keys = keys.per_slot(net_key, slot) if drop else None
+    x0, cond = _augmented(d, x0, batch.cond, key, slot) if drop else (x0, batch.cond)
     return denoising_losses(
         d.process,
         d.weighting,
-        lambda x, c_noise: d.net.apply(params, x, c_noise, batch.cond, null, net_keys),
+        lambda x, c_noise: d.net.apply(params, x, c_noise, cond, null, net_keys),
         x0,
         eps,
         t,
     )
+
+
+def _augmented(d: Diffusion, x0: Array, cond: Cond, key: Array, slot: Array) -> tuple[Array, Cond]:
+    if not d.augment.numbers:
+        return x0, cond
+    x0, label = d.augment.apply(keys.per_slot(jax.random.fold_in(key, AUGMENT_FOLD), slot), x0)
+    return x0, {**cond, AUGMENT: label}
 
 
 def _nulls(d: Diffusion, row_keys: Array) -> dict[str, Array]:

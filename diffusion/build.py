@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion import settings
+from diffusion.augment import AUGMENTS, Augment
 from diffusion.best import resolve_metric
 from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
@@ -28,7 +29,7 @@ from diffusion.mesh import make_mesh
 from diffusion.metrics import METRICS
 from diffusion.nets.backbones import NETS
 from diffusion.nets.codec import CODECS, Codec
-from diffusion.nets.conditions import CONDITIONS
+from diffusion.nets.conditions import CONDITIONS, AugmentLabel
 from diffusion.nets.model import Net, make_net
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
@@ -135,14 +136,16 @@ def _diffusion(c: ConfigDict, dataset: Dataset, transform: Transform) -> Diffusi
     for name in ("drop", "drop_all"):
         if not 0 <= c.cond[name] <= 1:
             raise ConfigError(f"cond.{name}", f"is {c.cond[name]}; it must lie in [0, 1]")
+    augment = _augment(c, codec)
     return Diffusion(
-        net=_net(c.net, c.cond, dataset, codec.shape(transform.shape)),
+        net=_net(c.net, c.cond, dataset, codec.shape(transform.shape), augment),
         process=process,
         density=_choose(DENSITIES, "objective", c.objective, "density", process),
         weighting=_choose(WEIGHTINGS, "objective", c.objective, "weighting"),
         codec=codec,
         cond_drop=c.cond.drop,
         cond_drop_all=c.cond.drop_all,
+        augment=augment,
     )
 
 
@@ -155,6 +158,19 @@ def _codec(c: ConfigDict, dataset: Dataset) -> Codec:
     return codec
 
 
+def _augment(c: ConfigDict, codec: Codec) -> Augment:
+    augment = _choose(AUGMENTS, "augment", c.augment, "name")
+    if augment.numbers and not codec.bounded:
+        raise ConfigError(
+            "augment.name", f"{c.augment.name} is for pixels, and {c.codec.name} makes latents: take none"
+        )
+    if augment.mirrors and c.data.flip:
+        raise ConfigError(
+            "data.flip", f"mirrors images as augment.name={c.augment.name} does, but the net is not told: take false"
+        )
+    return augment
+
+
 def _process(c: ConfigDict) -> Process:
     schedule, target = _choose(SCHEDULES, "process", c, "schedule"), _choose(TARGETS, "process", c, "target")
     try:
@@ -163,7 +179,7 @@ def _process(c: ConfigDict) -> Process:
         raise ConfigError("process", f"schedule={c.schedule} with target={c.target}: {error}") from error
 
 
-def _net(c: ConfigDict, cond: ConfigDict, dataset: Dataset, shape: tuple[int, int, int]) -> Net:
+def _net(c: ConfigDict, cond: ConfigDict, dataset: Dataset, shape: tuple[int, int, int], augment: Augment) -> Net:
     height, width, channels = shape
     if height != width:
         raise ConfigError("data.size", f"images are {height}x{width}; give a side, to crop them square")
@@ -179,7 +195,8 @@ def _net(c: ConfigDict, cond: ConfigDict, dataset: Dataset, shape: tuple[int, in
                 "cond.names", f"{dataset.name} has no labels; take cond.names=() for an unconditional model"
             )
         conditioners[name] = _row(CONDITIONS, "cond", cond, name, len(dataset.classes))
-    return make_net(backbone, conditioners, shape, {CLASS_CONDITION: np.zeros(1, np.int32)})
+    label = AugmentLabel(augment.numbers) if augment.numbers else None
+    return make_net(backbone, conditioners, shape, {CLASS_CONDITION: np.zeros(1, np.int32)}, label)
 
 
 def _optimiser(c: ConfigDict, strict: int) -> tuple[Schedule, Optimiser]:

@@ -14,8 +14,10 @@ from PIL import Image
 from configs.default import get_config
 from diffusion import build as building
 from diffusion import settings, steps
+from diffusion.augment import AUGMENTS
 from diffusion.build import build
 from diffusion.config import load, override
+from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.ema import EMAS
 from diffusion.errors import ConfigError, DataError
@@ -28,13 +30,16 @@ from diffusion.nets.conditions import CONDITIONS
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS
 from diffusion.process import TARGETS
+from diffusion.program import abstract_params
 from diffusion.samplers import GRIDS, SAMPLERS
 from diffusion.schedules import SCHEDULES
+from diffusion.state import count_parameters
 from diffusion.tables import rows
 
 REPO = Path(__file__).resolve().parent.parent
 CHOICES = {  # the field that chooses a row of the table; its section holds the rows' own fields
     "data.source": SOURCES,
+    "augment.name": AUGMENTS,
     "process.schedule": SCHEDULES,
     "process.target": TARGETS,
     "objective.density": DENSITIES,
@@ -153,10 +158,37 @@ def test_the_tables_are_all_here():
     assert names <= known and known - names == {"TARGETS"}, "targets have no fields"
 
 
-@pytest.mark.parametrize("path", sorted(p.name for p in (REPO / "configs").glob("*.py") if p.name[0] not in "_f"))
-def test_every_config_builds(path):
-    program = build(load(f"configs/{path}", get_config()))
-    assert program.name == path.removesuffix(".py")
+def stand_in(source, shape, classes):
+    """A row like ``source``, with its fields, that knows a set without having it."""
+
+    @functools.wraps(source)
+    def row(root, seed, **fields):
+        names = tuple(f"class {i}" for i in range(classes))
+        return Dataset(fields.get("name", "images"), names, {"train": 50_000, "test": 10_000}, shape, open=None)
+
+    return row
+
+
+STAND_INS = {  # recipe: its images and classes, of data that is not at hand
+    "cifar10_edm": ((32, 32, 3), 10),
+    "cifar10_flow": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+    "ffhq64": ((64, 64, 3), 0),
+}
+NO_RECIPE = {"__init__", "from_json"}
+RECIPES = sorted({p.stem for p in (REPO / "configs").glob("*.py")} - NO_RECIPE)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_config_builds(name, monkeypatch, compiled):
+    config = load(f"configs/{name}.py", get_config())
+    if name in STAND_INS:
+        source = config.data.source
+        monkeypatch.setitem(SOURCES, source, stand_in(SOURCES[source], *STAND_INS[name]))
+    program = build(config)
+    assert program.name == name
+    assert jax.eval_shape(program.sampling.times).ndim == 1 and count_parameters(abstract_params(program)) > 0
+    assert compiled == []
 
 
 NEEDS = {"jit_b_16": ["data.size=16"]}  # what a row cannot do without
@@ -253,6 +285,10 @@ REFUSED = [  # what is said, the field that is named, what else
     (["data.split_seed=-1"], "data.split_seed", "[0, 2**32)"),
     (["seed=-1"], "seed", "[0, 2**32)"),
     (["seed=4294967296"], "seed", "[0, 2**32)"),
+    (["augment.name=adm"], "augment.name", "'adm' is not one of: none, edm"),
+    (["augment.name=edm", "augment.edm.p=2"], "augment.edm.p", "[0, 1]"),
+    (["augment.name=edm", "augment.edm.rotate=-1"], "augment.edm.rotate", "0 or more"),
+    (["augment.name=edm", "data.flip=true"], "data.flip", "as augment.name=edm does"),
     (["process.schedule=cosin"], "process.schedule", "linear, cosine, flow, edm"),
     (["process.schedule=flow", "process.target=eps"], "process", "schedule=flow with target=eps"),
     (["process.sigma_data=0"], "process", "sigma_data is 0.0"),

@@ -1,5 +1,6 @@
 import pytest
 
+from diffusion.augment import AUGMENTS
 from diffusion.guidance import THRESHOLDS
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.process import TARGETS
@@ -40,6 +41,7 @@ def test_the_fields_of_the_schedules():
 
 
 TABLES = {
+    "AUGMENTS": AUGMENTS,
     "SCHEDULES": SCHEDULES,
     "TARGETS": TARGETS,
     "DENSITIES": DENSITIES,

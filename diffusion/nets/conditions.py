@@ -1,9 +1,14 @@
 """Conditioners: one condition of the batch to the ports of a backbone, with a learned null."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion.nets.layers import Dense
 from diffusion.types import Array, Ports
+
+AUGMENT = "augment"  # the name of the numbers of `diffusion.augment` in a Cond
 
 
 class Label(nn.Module):
@@ -24,6 +29,23 @@ def label(classes: int, *, d: int = 128) -> Label:
     if d < 1:
         raise ValueError(f"d is {d}; it must be positive")
     return Label(classes, d)
+
+
+class AugmentLabel(nn.Module):
+    """The numbers of an augmentation to the ``vec`` port, without a bias: zeros change nothing (Karras 2022, F.2).
+
+    It has no null and is never dropped: nothing was done to the images that a net draws, with guidance or without.
+    """
+
+    numbers: int
+    d: int = 128
+
+    @nn.compact
+    def __call__(self, label: Array, ports: Ports) -> Ports:
+        """label f32[b numbers], ports of the other conditions -> ports; a vec that is there keeps its width."""
+        d = self.d if ports.vec is None else ports.vec.shape[-1]
+        vec = Dense(d, use_bias=False, name="map")(label)
+        return replace(ports, vec=vec if ports.vec is None else ports.vec + vec)
 
 
 def merge(ports: list[Ports]) -> Ports:

@@ -7,16 +7,20 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion.nets.conditions import merge
+from diffusion.nets.conditions import AUGMENT, AugmentLabel, merge
 from diffusion.types import Array, Cond, Params
 
 
 class Model(nn.Module):
     backbone: nn.Module
     conditioners: Mapping[str, nn.Module]
+    augment: AugmentLabel | None = None
 
     def __call__(self, x: Array, c_noise: Array, cond: Cond, null: Mapping[str, Array], keys: Array | None) -> Array:
         ports = merge([self.conditioners[name](cond[name], null[name]) for name in sorted(self.conditioners)])
+        if self.augment is not None:
+            label = cond[AUGMENT] if AUGMENT in cond else jnp.zeros((x.shape[0], self.augment.numbers))
+            ports = self.augment(label, ports)
         return self.backbone(x, c_noise, ports, keys)
 
 
@@ -28,7 +32,8 @@ class Net:
       init: typed key -> params.
       apply: (params, x [b h w c], c_noise f32[b], cond, null {name: bool[b]}, keys [b] or None) -> f32[b h w c'].
       shape: (h, w, c) of one input.
-      conditions: names of the conditions it reads from a batch, in order.
+      conditions: names of the conditions it reads from a batch, in order; the numbers of an augmentation are none of
+        them: ``cond`` may hold them as "augment", and they are zeros where it does not.
     """
 
     init: Callable[[Array], Params]
@@ -38,15 +43,20 @@ class Net:
 
 
 def make_net(
-    backbone: nn.Module, conditioners: Mapping[str, nn.Module], shape: tuple[int, int, int], cond: Cond
+    backbone: nn.Module,
+    conditioners: Mapping[str, nn.Module],
+    shape: tuple[int, int, int],
+    cond: Cond,
+    augment: AugmentLabel | None = None,
 ) -> Net:
     """Close over a module.
 
     Args:
       shape: (h, w, c) of one input.
       cond: one example row per condition, [1 ...], for shapes and dtypes.
+      augment: what reads the numbers of an augmentation.
     """
-    model = Model(backbone, dict(conditioners))
+    model = Model(backbone, dict(conditioners), augment)
     names = tuple(sorted(conditioners))
 
     def init(key: Array) -> Params:
