@@ -21,7 +21,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser(usage=USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", default=None, help="PATH.py or PATH.py:ARGUMENT; configs/digits.py by default")
     parser.add_argument("--workdir", default=None, help="the run's folder; runs/NAME by default")
-    parser.add_argument("--mode", default="train", help="train, eval, sample, describe or bench")
+    parser.add_argument("--mode", default="train", help="train, eval, sample, posthoc, describe or bench")
     parser.add_argument("--json", action="store_true", help="describe and bench: print one JSON object")
     given, overrides, rest = [], [], list(argv)
     while rest:
@@ -50,10 +50,11 @@ def resolve(args: argparse.Namespace, overrides: list[str]):
     if args.mode not in OF_A_RUN:
         return config.override(named, overrides, default).lock(), args.workdir
     for text in overrides:
-        if text.partition(".")[0] not in config.LAID_OVER:
-            allowed = ", ".join(f"{section}.*" for section in config.LAID_OVER)
+        field = text.partition("=")[0]
+        if field not in config.LAID_OVER and field.partition(".")[0] not in config.LAID_OVER:
+            allowed = ", ".join(name if "." in name else f"{name}.*" for name in config.LAID_OVER)
             raise ConfigError(
-                text.partition("=")[0],
+                field,
                 f"--mode={args.mode} takes the run's own config; only {allowed} may be given",
             )
     workdir = args.workdir or f"runs/{named.name}"

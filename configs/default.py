@@ -81,8 +81,11 @@ def get_config() -> ConfigDict:
         **rows(LR_SCHEDULES),
     )
     c.ema = dict(
-        name="constant",
-        every=1,  # updates between two moves of the average
+        name="constant",  # of the weights: constant, halflife, power (several widths at once)
+        every=1,  # updates between two moves of the averages
+        use="",  # the average that is validated, sampled, evaluated and ranked, by name; empty is the first
+        # (--mode=sample and eval also take posthoc:0.07, what --mode=posthoc made)
+        snapshot_every=0,  # steps between snapshots of power's averages, of which posthoc makes others; 0 never
         **rows(EMAS),
     )
     c.train = dict(
@@ -132,6 +135,10 @@ def get_config() -> ConfigDict:
         seed=0,
         step="latest",  # of the checkpoint: latest, best or a number
         out="",  # folder of samples.npz and samples.png; the workdir where empty
+    )
+    c.posthoc = dict(
+        sigma_rel=0.1,  # relative width of the average that --mode=posthoc makes, in (0, 0.2887)
+        step="latest",  # of the snapshot that it ends at: latest or a number
     )
     c.mesh = dict(
         data=0,  # devices that share a batch; 0 takes all

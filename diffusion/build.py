@@ -6,6 +6,7 @@ reads a pixel or compiles anything.
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion import settings
+from diffusion import posthoc, settings
 from diffusion.augment import AUGMENTS, Augment
 from diffusion.best import resolve_metric
 from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
-from diffusion.ema import EMAS
+from diffusion.ema import EMAS, WIDEST, Averages, exponent, width_name
 from diffusion.errors import ConfigError, DataError
 from diffusion.extractors import EXTRACTORS
 from diffusion.guidance import THRESHOLDS
@@ -62,7 +63,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     dataset, transform = _data(c.data)
     diffusion = _diffusion(c, dataset, transform)
     mesh = make_mesh(c.mesh.data)
-    schedule, optimiser = _optimiser(c, _strict(c, mesh.size))
+    schedule, optimiser = _optimiser(c, _strict(c, mesh.size), training)
     evaluate = _section("eval", settings.Evaluate, {k: c.eval[k] for k in _fields(settings.Evaluate)})
     _check_evaluation(c.eval, evaluate, dataset)
     val = _section("val", settings.Validate, c.val)
@@ -71,7 +72,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     if training:
         best = resolve_metric(*best, _measured(val, evaluate, dataset))
     return Program(
-        config=_resolved(config, best),
+        config=_resolved(config, best, optimiser.averages.use),
         workdir=Path(workdir or f"runs/{c.name}"),
         seed=c.seed,
         init_from=c.init_from,
@@ -81,6 +82,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         loading=_loading(c.data),
         diffusion=diffusion,
         optimiser=optimiser,
+        snapshot_every=_snapshot_every(c.ema, optimiser.averages),
         schedule=schedule,
         sampling=_sampling(c.sampler, diffusion),
         make_extractor=functools.partial(_choose, EXTRACTORS, "eval", c.eval, "extractor"),
@@ -91,6 +93,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         resume_allow=tuple(c.resume.allow),
         eval=evaluate,
         sample=_section("sample", settings.Sample, c.sample),
+        posthoc=_section("posthoc", settings.Posthoc, c.posthoc),
         log=_section("log", settings.Log, c.log),
     )
 
@@ -109,8 +112,9 @@ def _loading(c: ConfigDict) -> Loading:
     return Loading(c.batch_size, c.threads, c.prefetch, c.on_error, c.max_skipped)
 
 
-def _resolved(config: ConfigDict, best: tuple[str, str]) -> dict[str, Any]:
+def _resolved(config: ConfigDict, best: tuple[str, str], use: str) -> dict[str, Any]:
     values = config.to_dict()
+    values["ema"]["use"] = use
     values["checkpoint"] |= {"best_metric": best[0], "best_mode": best[1]}
     values.pop("cluster")  # it differs between processes, and between one start and the next
     return values
@@ -199,17 +203,39 @@ def _net(c: ConfigDict, cond: ConfigDict, dataset: Dataset, shape: tuple[int, in
     return make_net(backbone, conditioners, shape, {CLASS_CONDITION: np.zeros(1, np.int32)}, label)
 
 
-def _optimiser(c: ConfigDict, strict: int) -> tuple[Schedule, Optimiser]:
+def _optimiser(c: ConfigDict, strict: int, training: bool) -> tuple[Schedule, Optimiser]:
     if c.optim.micro_batches < 1:
         raise ConfigError("optim.micro_batches", f"is {c.optim.micro_batches}; at least 1 is needed")
-    if c.ema.every < 1:
-        raise ConfigError("ema.every", f"is {c.ema.every}; at least 1 is needed")
     if not c.optim.lr > 0:
         raise ConfigError("optim.lr", f"is {c.optim.lr}; it must be positive")
     schedule = _choose(LR_SCHEDULES, "optim", c.optim, "schedule", c.optim.lr, c.train.steps)
     tx = make_optimizer(_choose(OPTIMIZERS, "optim", c.optim, "name"), _choose(CLIPS, "optim", c.optim, "clip"))
-    decay = _choose(EMAS, "ema", c.ema, "name")
-    return schedule, Optimiser(tx, schedule, decay, c.ema.every, c.optim.micro_batches, strict, c.train.max_loss)
+    averages = _averages(c.ema, training)
+    return schedule, Optimiser(tx, schedule, averages, c.ema.every, c.optim.micro_batches, strict, c.train.max_loss)
+
+
+def _averages(c: ConfigDict, training: bool) -> Averages:
+    """The averages that are kept; modes of a run may use one that `posthoc` made as well."""
+    if c.every < 1:
+        raise ConfigError("ema.every", f"is {c.every}; at least 1 is needed")
+    averages = _choose(EMAS, "ema", c, "name")
+    use, width = c.use or averages.use, c.use.removeprefix(posthoc.PREFIX)
+    if width == c.use or training:
+        _known(averages.decays, "ema.use", use)
+        return replace(averages, use=use)
+    try:
+        exponent(float(width), "ema.use")
+    except ValueError as error:
+        raise ConfigError("ema.use", f"{c.use!r} names no width in (0, {WIDEST:.4f}): {error}") from error
+    return replace(averages, use=posthoc.PREFIX + width_name(float(width)))
+
+
+def _snapshot_every(c: ConfigDict, averages: Averages) -> int:
+    if c.snapshot_every < 0:
+        raise ConfigError("ema.snapshot_every", f"is {c.snapshot_every}; at least 0 is needed")
+    if c.snapshot_every and not averages.sigma_rels:
+        raise ConfigError("ema.snapshot_every", f"is for ema.name=power; with {c.name}, take 0")
+    return c.snapshot_every
 
 
 def _strict(c: ConfigDict, devices: int) -> int:

@@ -171,35 +171,52 @@ class Checkpoints:
         if not steps:
             self._folder.refuse_if_set_aside()
             return None
-        restored, damaged = first_valid(self.directory, steps[::-1], abstract_state, partial=False)
+        restored, damaged = first_valid(self.directory, steps[::-1], abstract_state, partial=0)
         for step, reason in damaged.items():
             fate = "it is passed over" if self.read_only else f"it is set aside as {self._set_aside(step)}"
             log.warning("checkpoint %d is damaged: %s; %s, step %d is taken", step, reason, fate, restored.step)
         return restored
 
-    def restore_step(self, step: int | str, abstract_state: Any, *, partial: bool = False) -> Restored:
+    def restore_step(self, step: int | str, abstract_state: Any, *, partial: int = 0) -> Restored:
         """One step, chosen by a number, ``latest`` or ``best``; nothing is ever set aside.
 
         Args:
           step: the damaged are passed over, aloud, for ``latest`` and ``best``, not for a number.
           abstract_state: as in `restore`; with ``partial``, any of the state's branches
             (``{"ema": shapes}``), of which nothing may be missing or left over.
-          partial: whether the branches that are not asked for are left unread.
+          partial: 0, or how many names of a path make a branch (1: ``ema``); those not asked for are left unread.
 
         Raises:
           MismatchError: the step holds other leaves.
           NoValidCheckpoint: there is no such step, or it is damaged.
         """
+        restored, damaged = first_valid(self.directory, self._order(step), abstract_state, partial)
+        for bad, reason in damaged.items():
+            log.warning("checkpoint %d is damaged: %s; step %d is taken", bad, reason, restored.step)
+        return restored
+
+    def read_meta(self, step: int | str) -> dict[str, Any]:
+        """What the caller gave to `save` at a step, chosen as in `restore_step`; no array is read or verified.
+
+        Raises:
+          NoValidCheckpoint: there is no such step, or none whose metadata is whole.
+        """
+        for chosen in self._order(step):
+            try:
+                return read_body(self.directory, chosen)["meta"]
+            except Damaged as error:
+                log.warning("checkpoint %d is damaged: %s", chosen, error)
+        raise NoValidCheckpoint(f"{self.directory}: no checkpoint is valid")
+
+    def _order(self, step: int | str) -> list[int]:
+        """The steps that may be meant by a number, ``latest`` or ``best``, the first choice first; at least one."""
         steps = self.all_steps()
         named = {"latest": steps[::-1], "best": ranked(self._all_values(), self._mode)}
         order = named[str(step)] if str(step) in named else [s for s in steps if str(s) == str(step)]
         if not order:
             found = ", ".join(map(str, steps)) or "none"
             raise NoValidCheckpoint(f"{self.directory}: no checkpoint {step}; there are: {found}")
-        restored, damaged = first_valid(self.directory, order, abstract_state, partial)
-        for bad, reason in damaged.items():
-            log.warning("checkpoint %d is damaged: %s; step %d is taken", bad, reason, restored.step)
-        return restored
+        return order
 
     def _set_aside(self, step: int) -> str:
         self._values.pop(step, None)

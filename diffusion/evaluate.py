@@ -82,7 +82,7 @@ def report(program: Program, params: Params, step: int, between: Callable[[], No
     body = scores_report(scores) | {
         "metrics": {f"eval/{name}": value for name, value in values.items()},
         "step": step,
-        "weights": {"of": "ema", "sha256": weights},
+        "weights": {"of": program.optimiser.averages.use, "sha256": weights},
         "extractor": {"name": extractor.name, "sha256": extractor.sha256, "accuracy": extractor.accuracy},
         "reference": {
             "dataset": program.dataset.name,

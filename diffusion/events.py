@@ -6,17 +6,24 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion import evaluate
+from diffusion import evaluate, posthoc, snapshots
 from diffusion.cluster import of_first
 from diffusion.eval_report import announcements, console_table, write_report
 from diffusion.generate import images, indices
 from diffusion.pictures import grid, save_png
 from diffusion.program import Program
 from diffusion.progress import say
+from diffusion.state import TrainState
 from diffusion.types import Params
 from diffusion.writers import MultiWriter
 
 GRID_ROWS = 20  # classes in a sample grid, evenly spread where there are more
+
+
+def snapshot(program: Program, state: TrainState, step: int) -> None:
+    """ema_snapshots/step_<8 digits>.npz: all averages, from which `posthoc` makes others."""
+    origin = snapshots.Origin(step, int(state.updates), dict(program.optimiser.averages.sigma_rels))
+    snapshots.write(snapshots.path_at(program.workdir, step), origin, state.ema)
 
 
 def sample_grid(program: Program, params: Params, step: int, writers: MultiWriter, between: Callable[[], None]) -> Path:
@@ -48,13 +55,20 @@ def evaluation(
     bits.
     """
     report = evaluate.report(program, params, step, between)
-    stem = program.workdir / "eval" / f"step_{step:08d}"
+    stem = evaluation_stem(program, step)
     if jax.process_index() == 0:
-        write_report(stem.with_suffix(".json"), Path(f"{stem}_classes.csv"), report.body, report.scores.rows)
+        write_report(Path(f"{stem}.json"), Path(f"{stem}_classes.csv"), report.body, report.scores.rows)
         say_report(report, program.eval.num_samples_per_class)
     values = of_first(report.values)
     writers.write(step, values)
     return values
+
+
+def evaluation_stem(program: Program, step: int) -> Path:
+    """Of an evaluation's files; weights that `posthoc` made have files of their own."""
+    use = program.optimiser.averages.use
+    made = f"_{use.replace(':', '_')}" if use.startswith(posthoc.PREFIX) else ""
+    return program.workdir / "eval" / f"step_{step:08d}{made}"
 
 
 def say_report(report: evaluate.Report, requested: int) -> None:
@@ -76,8 +90,6 @@ def say_report(report: evaluate.Report, requested: int) -> None:
 
 def places(program: Program) -> str:
     """The paths of what a run wrote, one a line."""
-    found = [
-        program.workdir / name
-        for name in ("checkpoints", "samples", "eval", "metrics.jsonl", "config.json", "skipped.jsonl")
-    ]
+    names = ("checkpoints", "samples", "eval", snapshots.FOLDER, "metrics.jsonl", "config.json", "skipped.jsonl")
+    found = [program.workdir / name for name in names]
     return "It wrote:\n" + "\n".join(f"  {path}" for path in found if path.exists())

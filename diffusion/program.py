@@ -51,6 +51,7 @@ class Program:
       make_extractor: (train, test: classifier_fit.Labelled) -> Extractor.
       schedule: the learning rate, with its plateau if it has one.
       best: (name, mode) of the metric that ranks checkpoints.
+      snapshot_every: steps between snapshots of the averages; 0 never.
     """
 
     config: Mapping[str, Any]
@@ -63,6 +64,7 @@ class Program:
     loading: Loading
     diffusion: Diffusion
     optimiser: Optimiser
+    snapshot_every: int
     schedule: Schedule
     sampling: Sampling
     make_extractor: Callable[..., Extractor]
@@ -73,6 +75,7 @@ class Program:
     resume_allow: tuple[str, ...]
     eval: settings.Evaluate
     sample: settings.Sample
+    posthoc: settings.Posthoc
     log: settings.Log
 
     @property

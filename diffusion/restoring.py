@@ -28,9 +28,12 @@ class Restored(NamedTuple):
 
 
 def first_valid(
-    directory: Path, order: Sequence[int], abstract_state: Any, partial: bool
+    directory: Path, order: Sequence[int], abstract_state: Any, partial: int
 ) -> tuple[Restored, dict[int, str]]:
     """The first step of ``order`` that is whole, and why those before it are damaged. Touches nothing.
+
+    Args:
+      partial: 0 for the whole state, or how many names of a path make a branch, of which some alone are wanted.
 
     Raises:
       MismatchError: a whole step holds other leaves than ``abstract_state``.
@@ -88,13 +91,17 @@ def _attempt(read: Callable[[], Any]) -> tuple[Any, str]:
     return result, ""
 
 
-def _refuse_mismatch(path: Path, saved: Manifest, wanted: Manifest, partial: bool) -> None:
-    roots = {name.split("/")[0] for name in wanted}
-    compared = {name: leaf for name, leaf in saved.items() if not partial or name.split("/")[0] in roots}
+def _refuse_mismatch(path: Path, saved: Manifest, wanted: Manifest, partial: int) -> None:
+    branches = {_branch(name, partial) for name in wanted}
+    compared = {name: leaf for name, leaf in saved.items() if _branch(name, partial) in branches}
     lines = mismatches(compared, wanted)
     if lines:
         listed = "\n  ".join(lines)
         raise MismatchError(f"checkpoint {path} does not fit this config; nothing was touched\n  {listed}")
+
+
+def _branch(name: str, depth: int) -> tuple[str, ...]:
+    return tuple(name.split("/")[:depth])
 
 
 def _arrays(path: Path, abstract_state: Any, prints: Mapping[str, int]) -> Any:

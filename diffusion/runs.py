@@ -1,10 +1,11 @@
 """A run on disk: what stands in a workdir, whether a config may go on with it, and the weights to read from it."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion import cluster, disk, resume, state
+from diffusion import cluster, disk, posthoc, resume, snapshots, state
 from diffusion.best import BestRecord
 from diffusion.checkpoint import Checkpoints
 from diffusion.cluster import barrier
 from diffusion.environment import environment
 from diffusion.errors import ConfigError, DiskError, MismatchError, NoValidCheckpoint
 from diffusion.keys import of_purpose
-from diffusion.leaves import by_path
+from diffusion.leaves import by_path, rebuild
 from diffusion.lr_schedules import plateau_state
-from diffusion.manifest import json_sha256
+from diffusion.manifest import json_sha256, manifest, mismatches
 from diffusion.mesh import replicated
 from diffusion.program import Program, abstract_params
 from diffusion.restoring import Restored
@@ -112,11 +113,21 @@ def check_room(program: Program, saved: Checkpoints) -> None:
             f"{program.workdir}: a checkpoint needs about {disk.readable(one)} and {disk.readable(free)} are free"
         )
     kept = program.checkpoint.keep + program.checkpoint.keep_best
-    if free < one * (kept + 1 - there):
+    number, size = planned_snapshots(program)
+    missing = size * max(number - cluster.of_first(len(snapshots.in_workdir(program.workdir))), 0)
+    if free < one * (kept + 1 - there) + missing:
         log.warning(
-            "%s: %d checkpoints are kept, which with one more while it is written need about %s; %s are free",
-            *(program.workdir, kept, disk.readable(one * (kept + 1)), disk.readable(free)),
+            "%s: %d checkpoints are kept, which with one more while it is written%s need about %s; %s are free",
+            *(program.workdir, kept, f" and {number} snapshots" * bool(number)),
+            *(disk.readable(one * (kept + 1) + size * number), disk.readable(free)),
         )
+
+
+def planned_snapshots(program: Program) -> tuple[int, int]:
+    """How many snapshots of the averages the whole run takes, and the bytes of one."""
+    every, names = program.snapshot_every, program.optimiser.averages.decays
+    number = -(-program.train.steps // every) if every else 0
+    return number, len(names) * snapshots.bytes_of(abstract_params(program))
 
 
 def facts(program: Program, state: TrainState) -> dict[str, Any]:
@@ -149,17 +160,52 @@ def best_record(program: Program, meta: dict[str, Any] | None) -> BestRecord:
 
 
 def ema_weights(program: Program, step: str) -> Restored:
-    """This workdir's checkpoint ``step`` (latest, best or a number), of whose state the EMA weights alone are read.
+    """This workdir's checkpoint ``step`` (latest, best or a number), of which only the EMA ``ema.use`` is read.
+
+    Weights that `posthoc` made are read from their own file, without any meta.
 
     Raises:
       NoValidCheckpoint: there is none such. MismatchError: it holds another net.
+      ConfigError, DataError: `posthoc` made no such weights, or their file is damaged.
     """
-    return _ema_of(program, checkpoints(program, read_only=True), step)
+    saved, use = checkpoints(program, read_only=True), program.optimiser.averages.use
+    if use.startswith(posthoc.PREFIX):
+        wanted = str(saved.best()) if step == "best" else step
+        return _posthoc_weights(program, use.removeprefix(posthoc.PREFIX), wanted)
+    return _ema_of(program, saved, step, use)
 
 
-def _ema_of(program: Program, saved: Checkpoints, step: str) -> Restored:
-    restored = saved.restore_step(step, {"ema": _on_mesh(program, abstract_params(program))}, partial=True)
-    return restored._replace(state=restored.state["ema"])
+def _posthoc_weights(program: Program, name: str, step: str) -> Restored:
+    made = posthoc.made(program.workdir, name)
+    if not made or (step != "latest" and step not in map(str, made)):
+        there = f"of steps {', '.join(map(str, made))} alone" if made else "not yet"
+        raise ConfigError(
+            "ema.use",
+            f"{program.workdir / posthoc.FOLDER} holds {posthoc.PREFIX}{name} {there}, step {step} is asked; make it: "
+            f"--mode=posthoc --config.posthoc.sigma_rel={name} --config.posthoc.step=STEP",
+        )
+    chosen = max(made) if step == "latest" else int(step)
+    _, arrays = snapshots.read(made[chosen])
+    wanted = check_net(program, made[chosen], arrays, name)
+    placed = {
+        path: jax.make_array_from_callback(leaf.shape, leaf.sharding, arrays[path].__getitem__)
+        for path, leaf in by_path(wanted).items()
+    }
+    return Restored(rebuild(wanted, placed)[name], {}, chosen)
+
+
+def check_net(program: Program, path: Path, arrays: Mapping[str, Any], name: str) -> Any:
+    """``{name: shapes}`` of the net's weights on the mesh, which the arrays must have. Raises MismatchError."""
+    wanted = {name: _on_mesh(program, abstract_params(program))}
+    lines = mismatches(manifest(dict(arrays)), manifest(wanted))
+    if lines:
+        raise MismatchError(f"{path} does not fit this config's net\n  " + "\n  ".join(lines))
+    return wanted
+
+
+def _ema_of(program: Program, saved: Checkpoints, step: str, name: str) -> Restored:
+    restored = saved.restore_step(step, {"ema": {name: _on_mesh(program, abstract_params(program))}}, partial=2)
+    return restored._replace(state=restored.state["ema"][name])
 
 
 def _check_sealed_config(program: Program, meta: dict[str, Any]) -> list[resume.Difference]:
@@ -184,23 +230,26 @@ def _fresh_state(program: Program) -> TrainState:
         folder, _, step = program.init_from.partition(":")
         saved = Checkpoints(Path(folder) / "checkpoints", read_only=True)
         try:
-            initial = _ema_of(program, saved, step or "latest").state
+            used = saved.read_meta(step or "latest")["config"]["ema"]["use"]  # by that run
+            initial = _ema_of(program, saved, step or "latest", used).state
         except NoValidCheckpoint as error:
             raise ConfigError("init_from", str(error)) from error
 
     def make() -> TrainState:
         key = of_purpose(jax.random.key(program.seed), "init")
         params = program.diffusion.net.init(key) if initial is None else jax.tree.map(jnp.copy, initial)
-        return state.create(params, program.optimiser.tx, plateau_state(), program.seed)
+        return _created(program, params)
 
     return jax.jit(make, out_shardings=replicated(program.mesh))()
 
 
 def _abstract_state(program: Program) -> TrainState:
-    def make(params: Params) -> TrainState:
-        return state.create(params, program.optimiser.tx, plateau_state(), program.seed)
+    return _on_mesh(program, jax.eval_shape(functools.partial(_created, program), abstract_params(program)))
 
-    return _on_mesh(program, jax.eval_shape(make, abstract_params(program)))
+
+def _created(program: Program, params: Params) -> TrainState:
+    o = program.optimiser
+    return state.create(params, o.tx, plateau_state(), program.seed, o.averages.decays)
 
 
 def _on_mesh(program: Program, tree: Any) -> Any:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from diffusion.ema import exponent
+
 
 def _check(section: Any, **least: float) -> None:
     for name, low in least.items():
@@ -74,6 +76,17 @@ class Sample:
     def __post_init__(self):
         _check(self, every=0, per_class=1, num=1, seed=0)
         _check_step(self.step)
+
+
+@dataclass(frozen=True)
+class Posthoc:
+    sigma_rel: float
+    step: str
+
+    def __post_init__(self):
+        exponent(self.sigma_rel)
+        if self.step != "latest" and not self.step.isdigit():
+            raise ValueError(f"step is {self.step!r}; it must be latest or a number")
 
 
 @dataclass(frozen=True)

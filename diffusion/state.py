@@ -1,6 +1,7 @@
 """Everything that training changes, as arrays."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ class TrainState:
       bad_total: i32[], non-finite steps of the whole run.
       key: u32[2], raw data of the run's key (a typed key does not survive a damaged checkpoint as such).
       params: the weights.
-      ema: float32 averages of the weights.
+      ema: name -> float32 average of the weights.
       opt_state: the optimiser's.
       plateau: the state of the rate's scale (`lr_schedules.Plateau`).
     """
@@ -37,17 +38,19 @@ class TrainState:
     bad_total: Array
     key: Array
     params: Params
-    ema: Params
+    ema: dict[str, Params]
     opt_state: Any
     plateau: Any
 
 
-def create(params: Params, tx: optax.GradientTransformation, plateau: Any, seed: int) -> TrainState:
-    """The state before the first batch. Runs inside jit and under `jax.eval_shape` as well."""
+def create(
+    params: Params, tx: optax.GradientTransformation, plateau: Any, seed: int, averages: Iterable[str] = ("ema",)
+) -> TrainState:
+    """The state before the first batch; ``averages`` are names. Runs inside jit and under `jax.eval_shape` as well."""
     counters = {name: jnp.zeros((), jnp.int32) for name in ("step", "updates", "bad_in_row", "bad_total")}
     key = jax.random.key_data(jax.random.key(seed))
-    averages = ema.init(params)
-    return TrainState(**counters, key=key, params=params, ema=averages, opt_state=tx.init(params), plateau=plateau)
+    held = {name: ema.init(params) for name in averages}
+    return TrainState(**counters, key=key, params=params, ema=held, opt_state=tx.init(params), plateau=plateau)
 
 
 def run_key(state: TrainState) -> Array:

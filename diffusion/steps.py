@@ -64,8 +64,8 @@ class Optimiser:
     Attributes:
       tx: gradients -> direction at rate 1.
       rate: updates i32[] -> the schedule's rate f32[].
-      decay: updates i32[] -> the EMA's decay f32[].
-      ema_every: the EMA moves on every k-th update.
+      averages: of the weights.
+      ema_every: they move on every k-th update.
       micro_batches: the batch's rows are taken in so many equal parts, gradients added.
       strict: slices that a batch is reduced in, whatever the devices (see `reduction.strict`); 0 leaves it to XLA.
       max_loss: a batch's mean loss above it makes the step a bad one; 0 allows any that is finite.
@@ -73,7 +73,7 @@ class Optimiser:
 
     tx: optax.GradientTransformation
     rate: Callable[[Array], Array]
-    decay: Callable[[Array], Array]
+    averages: ema.Averages
     ema_every: int
     micro_batches: int
     strict: int
@@ -148,8 +148,9 @@ def _apply(
     direction, opt_state = o.tx.update(grads, state.opt_state, state.params)
     rate = o.rate(state.updates) * state.plateau.scale
     params = optim.apply(state.params, direction, rate)
-    decay = ema.decay_at(o.decay(state.updates), state.updates + 1, o.ema_every)
-    updated = replace(state, params=params, ema=ema.update(state.ema, params, decay), opt_state=opt_state)
+    decays = ema.decays_at(o.averages, state.updates, o.ema_every)
+    averages = {name: ema.update(state.ema[name], params, decay) for name, decay in decays.items()}
+    updated = replace(state, params=params, ema=averages, opt_state=opt_state)
     moves = ok & (count > 0)  # a batch of which no record could be read is no update, nor a bad step
     kept = jax.tree.map(lambda new, old: jnp.where(moves, new, old), updated, state)
     bad = jnp.where(ok, 0, 1).astype(jnp.int32)
@@ -164,7 +165,8 @@ def _apply(
         "train/lr": rate,
         "train/grad_norm": suspect.grad_norm,
         "train/param_norm": optax.tree.norm(kept.params),
-        "train/ema_decay": decay,
+        "train/ema_decay": decays[o.averages.use],
+        **{f"train/ema_decay/{name}": decay for name, decay in decays.items() if name != o.averages.use},
         "train/bad_steps": state.bad_total.astype(jnp.float32),
     }
     sums = jax.tree.map(lambda a: jnp.where(ok, a, jnp.zeros_like(a)), sums)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import cluster, evaluate, events, feed, runs
+from diffusion import cluster, evaluate, events, feed, runs, snapshots
 from diffusion.bad_steps import BadSteps
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
@@ -56,6 +56,7 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
             say(f"This run is finished: {step} of {program.train.steps} steps are done. {events.places(program)}")
             return
         stop.check()
+        snapshots.forget_after(program.workdir, step)
         runs.check_room(program, saved)
         if jax.process_index() == 0:
             runs.write_config(program)
@@ -193,17 +194,20 @@ class Loop:
         if not (save or any(due.values())):
             return
         self.events_done, values, state = False, {}, self.state
+        weights = state.ema[p.optimiser.averages.use]
         self._drain()
         self.log.begin_events()
         between = functools.partial(self.stop.check, self._goes_on())
         with self.log.progress.aside():
+            if due["snapshot"]:
+                events.snapshot(p, state, step)
             if due["val"]:
-                values |= evaluate.validation(p, state.ema, between)
+                values |= evaluate.validation(p, weights, between)
                 self.log.writers.write(step, values)
             if due["sample"]:
-                events.sample_grid(p, state.ema, step, self.log.writers, between)
+                events.sample_grid(p, weights, step, self.log.writers, between)
             if due["eval"]:
-                values |= events.evaluation(p, state.ema, step, self.log.writers, between)
+                values |= events.evaluation(p, weights, step, self.log.writers, between)
             if due["plateau"]:
                 state = self._observe(values.get("val/loss"))
                 self.since_observed = Window(0)
@@ -214,7 +218,7 @@ class Loop:
 
     def _everies(self) -> dict[str, int]:
         p = self.program
-        return {"val": p.val.every, "sample": p.sample.every, "eval": p.eval.every}
+        return {"snapshot": p.snapshot_every, "val": p.val.every, "sample": p.sample.every, "eval": p.eval.every}
 
     def _observe(self, value: float | None) -> TrainState:
         """The state after one observation of the plateau: of the validation loss, or else the mean training loss."""

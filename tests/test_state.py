@@ -36,7 +36,7 @@ def test_create_counts_from_zero_and_names_its_leaves():
     state = create(PARAMS, TX, plateau_state(), seed=5)
     paths = by_path(state)
     assert {int(paths[name]) for name in ("step", "updates", "bad_in_row", "bad_total")} == {0}
-    assert {"params/conv/kernel", "ema/conv/bias", "plateau/scale"} < set(paths)
+    assert {"params/conv/kernel", "ema/ema/conv/bias", "plateau/scale"} < set(paths)
     assert jax.random.key_data(run_key(state)).tolist() == jax.random.key_data(jax.random.key(5)).tolist()
     assert count_parameters(state.params) == 28
 

@@ -288,7 +288,7 @@ def test_a_finite_loss_above_the_limit_is_skipped_like_one_that_is_not_finite():
 def test_the_rate_and_the_average_follow_the_updates():
     """One step in three is bad: it moves neither."""
     step, state = train_step("toy", 8), start("toy", 8)
-    average, updates = host_state("toy").ema, 0
+    average, updates = host_state("toy").ema["ema"], 0
     for i in range(12):
         bad = i % 3 == 1
         batch = host_batch(20, seed=i)
@@ -303,7 +303,7 @@ def test_the_rate_and_the_average_follow_the_updates():
                 params = jax.device_get(state.params)
                 average = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, average, params)
         assert int(state.updates) == updates
-        assert_same(state.ema, average, 1e-6)
+        assert_same(state.ema["ema"], average, 1e-6)
     assert updates == 8
     # the warm-up is over: decay and its share of updates were both met
     assert (1 + updates) / (10 + updates) > EMA_DECAY

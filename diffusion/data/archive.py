@@ -61,6 +61,22 @@ def array(path: Path, name: str, header: Header) -> np.ndarray:
         raise DataError(f"{path}: array {name!r} cannot be read ({error or type(error).__name__})") from error
 
 
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an archive.
+
+    Raises:
+      DataError: as `headers` and `array` do.
+    """
+    told = headers(path)
+    if any(header.dtype.hasobject for header in told.values()):
+        raise DataError(f"{path}: holds pickled Python objects, which may be code and are never loaded")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in told}
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: not a readable .npz file ({error or type(error).__name__})") from error
+
+
 def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Header:
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)

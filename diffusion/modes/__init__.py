@@ -3,9 +3,17 @@
 from diffusion.modes.bench import bench
 from diffusion.modes.describe import describe
 from diffusion.modes.of_checkpoint import evaluate, sample
+from diffusion.modes.posthoc import posthoc
 from diffusion.train import run as train
 
-MODES = {"train": train, "eval": evaluate, "sample": sample, "describe": describe, "bench": bench}
-OF_A_RUN = ("eval", "sample")  # these take the workdir's own config as their base
+MODES = {
+    "train": train,
+    "eval": evaluate,
+    "sample": sample,
+    "posthoc": posthoc,
+    "describe": describe,
+    "bench": bench,
+}
+OF_A_RUN = ("eval", "sample", "posthoc")  # these take the workdir's own config as their base
 AS_JSON = ("describe", "bench")  # these take as_json
 STOPPABLE = ("train", "eval", "sample")  # these take the StopRequest, and stop in good order

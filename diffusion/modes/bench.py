@@ -88,7 +88,7 @@ def _train(program: Program, flops: int) -> tuple[dict[str, Any], Params]:
         return metrics.control
 
     images = program.loading.batch_size
-    return _figures(_median_seconds(step, STEPS), seconds, images, 1, flops), now.ema
+    return _figures(_median_seconds(step, STEPS), seconds, images, 1, flops), now.ema[program.optimiser.averages.use]
 
 
 def _sample(program: Program, params: Params, flops_per_sample: int, sampler_steps: int) -> dict[str, Any]:
@@ -154,7 +154,8 @@ def _figures(seconds: float, compile_seconds: float, images: int, steps: int, fl
 def _fresh_state(program: Program) -> TrainState:
     def make() -> TrainState:
         params = program.diffusion.net.init(keys.stream(program.seed, "init"))
-        return state.create(params, program.optimiser.tx, plateau_state(), program.seed)
+        o = program.optimiser
+        return state.create(params, o.tx, plateau_state(), program.seed, o.averages.decays)
 
     return jax.jit(make, out_shardings=replicated(program.mesh))()
 

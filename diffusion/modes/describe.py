@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from diffusion import snapshots
 from diffusion.events import GRID_ROWS
 from diffusion.flops import flops
 from diffusion.modes import how_long
 from diffusion.program import CLASS_CONDITION, Program, abstract_params
 from diffusion.progress import duration
+from diffusion.runs import planned_snapshots
 from diffusion.state import count_parameters
 
 BACKWARD = 2  # a backward pass costs two forward passes
@@ -70,7 +72,7 @@ def facts(program: Program) -> dict[str, Any]:
         "net_calls_per_sample": calls,
         "bytes_per_device": {
             "parameters": size,
-            "ema": _bytes(params, itemsize=4),
+            "ema": len(program.optimiser.averages.decays) * _bytes(params, itemsize=4),
             "optimiser": _bytes(jax.eval_shape(program.optimiser.tx.init, params)),
             "gradients": size,
             "activations_estimate": activations * rows_at_once,
@@ -109,6 +111,8 @@ def _events(program: Program) -> dict[str, Any]:
     grid = min(classes, GRID_ROWS) * program.sample.per_class
     evaluated = max(classes * program.eval.num_samples_per_class, program.eval.num_samples)
     written = ["config.json", "metrics.jsonl", "checkpoints/"]
+    number, size = planned_snapshots(program)
+    written += [f"{snapshots.FOLDER}/"] * bool(number)
     written += ["samples/"] * bool(grids) + ["eval/"] * bool(evaluations)
     return {
         "evaluates": list(program.eval.metrics),
@@ -117,6 +121,7 @@ def _events(program: Program) -> dict[str, Any]:
         "sample_grids": len(grids),
         "images_drawn": len(grids) * grid + len(evaluations) * evaluated,
         "checkpoints_kept": {"newest": program.checkpoint.keep, "best": program.checkpoint.keep_best},
+        "ema_snapshots": {"number": number, "bytes": number * size},
         "best_metric": "{} ({})".format(*program.best),
         "writes": [str(workdir / name) + "/" * name.endswith("/") for name in written],
     }

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,13 +16,15 @@ from diffusion.pictures import save_png
 from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.signals import StopRequest
-from diffusion.writers import make_writers
+from diffusion.writers import MultiWriter, make_writers
 
 COLUMNS = 16  # of the sheet in samples.png, where images are not asked for class by class
 
 
 def evaluate(program: Program, stop: StopRequest) -> None:
     """Evaluate the EMA weights of ``eval.step``; the files and trackers of the run get the figures.
+
+    Those of weights that `posthoc` made stand in files of their own alone: the log is the trained averages'.
 
     Raises:
       Stopped: asked to; the same command goes on with the next batch of images.
@@ -29,8 +33,17 @@ def evaluate(program: Program, stop: StopRequest) -> None:
         raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
     params, meta, step = runs.ema_weights(program, program.eval.step)
     feed.skipped(program).keep_in(program.workdir)
+    with contextlib.closing(_writers(program, meta)) as writers:
+        events.evaluation(program, params, step, writers, stop.check)
+    stem = events.evaluation_stem(program, step)
+    say(f"It wrote:\n  {stem}.json\n  {stem}_classes.csv")
+
+
+def _writers(program: Program, meta: Mapping[str, Any]) -> MultiWriter:
+    if not meta:
+        return MultiWriter([])
     log = program.log
-    writers = make_writers(
+    return make_writers(
         program.workdir,
         wandb=log.wandb,
         tensorboard=log.tensorboard,
@@ -38,10 +51,6 @@ def evaluate(program: Program, stop: StopRequest) -> None:
         wandb_id=meta["writers"]["wandb_id"],
         name=program.name,
     )
-    with contextlib.closing(writers):
-        events.evaluation(program, params, step, writers, stop.check)
-    stem = program.workdir / "eval" / f"step_{step:08d}"
-    say(f"It wrote:\n  {stem}.json\n  {stem}_classes.csv")
 
 
 def sample(program: Program, stop: StopRequest) -> None:
@@ -60,5 +69,7 @@ def sample(program: Program, stop: StopRequest) -> None:
     os.replace(partial, folder / "samples.npz")
     save_png(folder / "samples.png", events.labelled_grid(drawn, min(len(drawn), COLUMNS), []))
     asked = ", ".join(f"{names[c]}: {n}" for c, n in enumerate(np.bincount(label)) if n) if names else ""
-    say(f"{len(drawn)} images from the EMA weights of step {step}{f' ({asked})' if asked else ''}")
+    use = program.optimiser.averages.use
+    weights = "EMA weights" if use == "ema" else f"EMA weights {use}"
+    say(f"{len(drawn)} images from the {weights} of step {step}{f' ({asked})' if asked else ''}")
     say(f"It wrote:\n  {folder / 'samples.npz'}\n  {folder / 'samples.png'}")
