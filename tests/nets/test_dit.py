@@ -1,6 +1,7 @@
 """The transformer: its published sizes, scan against a loop, what remat keeps, positions, tokens before the image."""
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -215,6 +216,14 @@ def test_the_sequence_has_the_layers_of_its_way_in(seq_as):
     assert ("cross" in params["blocks"], "seq" in params) == (seq_as == "cross", seq_as == "context")
     params = shapes(tiny("dit", seq_as=seq_as), False)
     assert "cross" not in params["blocks"] and "seq" not in params
+
+
+def test_a_token_that_is_not_valid_is_as_if_it_were_not_there():
+    backbone = tiny("dit, seq as context")
+    params, apply = {"params": stirred(shapes(backbone))}, jax.jit(backbone.apply)
+    padded = replace(PORTS, seq_valid=jnp.tile(jnp.array([True, True, False]), (2, 1)))
+    short = replace(PORTS, seq=PORTS.seq[:, :2], seq_valid=None)
+    np.testing.assert_allclose(*(apply(params, X, C_NOISE, p) for p in (padded, short)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
