@@ -26,20 +26,22 @@ def net_of(backbone, shape, width, classes=1000):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "out_channels", "width", "published"),
+    ("name", "shape", "out_channels", "width", "parameters", "products"),
     [
-        # latents of 32 x 32 x 4 and a learned variance; Peebles & Xie 2023, table 4 and appendix A
-        ("dit_s_2", (32, 32, 4), 8, 384, 33e6),
-        ("dit_b_2", (32, 32, 4), 8, 768, 130e6),
-        ("dit_l_2", (32, 32, 4), 8, 1024, 458e6),
-        ("dit_xl_2", (32, 32, 4), 8, 1152, 675e6),
-        ("jit_b_16", (256, 256, 3), 3, 768, 131e6),  # Li & He 2025
+        # latents of 32 x 32 x 4 and a learned variance; Peebles & Xie 2023, whose Gflops are multiply-adds
+        ("dit_s_2", (32, 32, 4), 8, 384, 33e6, 6.06e9),
+        ("dit_b_2", (32, 32, 4), 8, 768, 130e6, 23.01e9),
+        ("dit_l_2", (32, 32, 4), 8, 1024, 458e6, 80.71e9),
+        ("dit_xl_2", (32, 32, 4), 8, 1152, 675e6, 118.64e9),
+        ("jit_b_16", (256, 256, 3), 3, 768, 131e6, 25e9),  # Li & He 2025
     ],
 )
-def test_named_sizes_have_the_published_parameters(name, shape, out_channels, width, published):
+def test_named_sizes_are_the_published_ones(name, shape, out_channels, width, parameters, products):
     net = net_of(NETS[name](shape[0], out_channels, jnp.float32), shape, width)
-    count = count_parameters(jax.eval_shape(net.init, jax.random.key(0)))
-    assert count == pytest.approx(published, rel=0.01)
+    params = jax.eval_shape(net.init, jax.random.key(0))
+    assert count_parameters(params) == pytest.approx(parameters, rel=0.01)
+    given = jnp.zeros((1, *shape)), jnp.zeros(1), {"label": jnp.zeros(1, jnp.int32)}, {"label": jnp.zeros(1, bool)}
+    assert flops(net.apply, params, *given) / 2 == pytest.approx(products, rel=0.01)
 
 
 def stacked_weights(loop, scanned):
