@@ -11,7 +11,7 @@ import pytest
 from diffusion.flops import flops
 from diffusion.nets.backbones import NETS
 from diffusion.nets.conditions import label
-from diffusion.nets.dit import _patched, _unpatched, dit
+from diffusion.nets.dit import Mlp, _patched, _unpatched, dit
 from diffusion.nets.model import make_net
 from diffusion.nets.norms import NORMS
 from diffusion.nets.positions import rotary, sincos, turned
@@ -63,6 +63,15 @@ def test_a_scan_is_the_loop_with_stacked_weights(kind):
     wanted = jax.jit(loop.apply)({"params": params}, X, C_NOISE, PORTS, keys)
     got = jax.jit(scanned.apply)({"params": stacked}, X, C_NOISE, PORTS, keys)
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_do_not_share_their_dropout():
+    mlp, keys = Mlp("gelu", 4.0, 0.5, jnp.float32), jax.random.split(jax.random.key(0), 2)
+    x = jnp.asarray(RNG.normal(size=(2, 3, 8)), jnp.float32)
+    params = {"params": stirred(jax.eval_shape(mlp.init, jax.random.key(0), x, 0, None)["params"])}
+    first, again, second = (mlp.apply(params, x, jnp.int32(layer), keys) for layer in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, second, atol=1e-2)
 
 
 def lines(depth, **more):
