@@ -114,12 +114,6 @@ def test_the_ordinary_sums_are_the_same_to_rounding():
     np.testing.assert_allclose(trained(2)[2], trained(2, slices=0)[2], rtol=1e-5)
 
 
-def test_a_scan_over_blocks_inside_the_loop_over_slices_gives_the_same_bits():
-    """The slow test above has the 20 steps and 8 devices."""
-    prints = {devices: trained(devices, steps=3, name="dit")[0] for devices in (2, 4)}
-    assert prints[2] == prints[4]
-
-
 @pytest.mark.slow
 def test_a_batch_padded_by_whole_slices_gives_the_same_bits():
     """16 rows in 8 slices, and the same 16 of 32 rows in 16 slices."""

@@ -1,6 +1,7 @@
 """The transformer: its published sizes, scan against a loop, what remat keeps, positions, tokens before the image."""
 
 import math
+import re
 from dataclasses import replace
 
 import jax
@@ -15,6 +16,7 @@ from diffusion.nets.dit import Mlp, _patched, _unpatched, dit
 from diffusion.nets.model import make_net
 from diffusion.nets.norms import NORMS
 from diffusion.nets.positions import rotary, sincos, turned
+from diffusion.nets.seen import with_layers
 from diffusion.nets.stack import REMATS
 from diffusion.state import count_parameters
 from diffusion.types import Ports
@@ -74,6 +76,21 @@ def test_blocks_do_not_share_their_dropout():
     assert not np.allclose(first, second, atol=1e-2)
 
 
+@pytest.mark.parametrize(("scan", "remat"), [(True, "none"), (True, "blocks"), (False, "blocks")])
+def test_layers_are_seen_in_the_order_in_which_they_run(scan, remat):
+    """As in a plain loop, by their place: in a scan ``blocks[1]``, in a loop ``blocks1``."""
+
+    def names(**how):
+        net = tiny("jit_b_16", depth=3, **how)
+        look = lambda params: with_layers(net.apply, {"params": params}, X, C_NOISE, PORTS)[1]  # noqa: E731
+        return [re.sub(r"\[(\d)\]", r"\1", name) for name in jax.eval_shape(look, shapes(net))]
+
+    found = names(scan=scan, remat=remat)
+    assert found == names(scan=False)
+    assert [name for name in found if "locks" in name and "/" not in name] == ["early_blocks0", "blocks1", "blocks2"]
+    assert found.index("blocks2/mlp/narrow") == found.index("blocks2") - 2
+
+
 def lines(depth, **more):
     backbone = tiny("dit", depth=depth, **more)
     given = {"params": shapes(backbone)}, X, C_NOISE, PORTS
@@ -114,7 +131,7 @@ def test_remat_does_not_change_the_gradient(scan, remat):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5 * float(jnp.abs(wanted).max()))
 
 
-@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("scan", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_initial_values_have_the_deviation_of_one_block(scan):
     """With a leading axis of blocks fan-in is still that of one, and no two blocks share their draws."""
     backbone = dit(8, 3, jnp.float32, d=64, depth=3, heads=4, scan=scan, context_tokens=8)
@@ -190,7 +207,7 @@ def test_rotary_logits_depend_on_the_distance_alone():
     assert abs(logits[0, 0, 1, 2] - logits[0, 0, 2, 1]) > 1e-2
 
 
-@pytest.mark.parametrize("positions", ["sincos", "rotary", "both"])
+@pytest.mark.parametrize("positions", ["sincos", "rotary"])
 def test_tokens_know_their_place(positions):
     """Without positions a net of patches would answer moved patches with its answer moved."""
     backbone = tiny("dit", positions=positions, patch=1)
