@@ -34,6 +34,20 @@ def noise_embedding(c_noise: Array, d: int, max_period: float = 10_000.0) -> Arr
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
+def ddpmpp_embedding(c_noise: Array, d: int, max_period: float = 10_000.0) -> Array:
+    """DDPM++'s [sin, cos] with exponents i / (half - 1) (Ho 2020, Song 2021). f32[b] -> f32[b d]; d is even, 4 or more.
+
+    The positional embedding of Karras 2022 is this one, too.
+    """
+    half = d // 2
+    frequencies = jnp.exp(-math.log(max_period) * jnp.arange(half) / (half - 1))
+    angles = c_noise.astype(jnp.float32)[:, None] * frequencies[None, :]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+EMBEDDINGS = {"adm": noise_embedding, "ddpmpp": ddpmpp_embedding}
+
+
 def dropout(x: Array, keys: Array | None, rate: float, layer: int) -> Array:
     """Dropout keyed per example: row i is the same whatever else is in the batch.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion.nets.attention import Attention
-from diffusion.nets.layers import GroupNorm, dropout, noise_embedding
+from diffusion.nets.layers import GroupNorm, ddpmpp_embedding, dropout, noise_embedding
 
 RNG = np.random.default_rng(0)
 NORM = GroupNorm(groups=3)
@@ -166,4 +166,13 @@ def test_noise_embedding_is_cos_then_sin_with_exponents_i_over_half():
     assert noise_embedding(jnp.ones(2, jnp.bfloat16), 6).dtype == jnp.float32
     np.testing.assert_allclose(
         noise_embedding(jnp.float32(c_noise), 6), np.concatenate([np.cos(angles), np.sin(angles)], 1), atol=1e-4
+    )
+
+
+def test_ddpmpp_embedding_is_sin_then_cos_with_exponents_i_over_half_less_1():
+    c_noise = np.array([-1.5, 0.0, 0.5, 37.0, 999.0])
+    angles = c_noise[:, None] * 10_000.0 ** (-np.arange(3) / 2)
+    assert ddpmpp_embedding(jnp.ones(2, jnp.bfloat16), 6).dtype == jnp.float32
+    np.testing.assert_allclose(
+        ddpmpp_embedding(jnp.float32(c_noise), 6), np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-4
     )
