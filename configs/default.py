@@ -60,7 +60,7 @@ def get_config() -> ConfigDict:
     )
     c.codec = dict(name="pixels", **rows(CODECS))  # what the net works on: pixels, or latents as they are
     c.net = dict(
-        name="unet",
+        name="unet",  # a row: unet, unet_cifar, adm_64, edm2, edm2_xs, edm2_s
         dtype="float32",  # of the computation: float32 or bfloat16; weights stay float32
         **rows(NETS),
     )

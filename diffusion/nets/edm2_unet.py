@@ -1,4 +1,4 @@
-"""The magnitude-preserving U-Net of Karras 2024 (EDM2, figure 21 and table 6) with the three ports."""
+"""The magnitude-preserving U-Net of Karras 2024 (EDM2, figure 21) with the three ports."""
 
 from typing import Any
 
@@ -160,22 +160,3 @@ def edm2(
     return EDM2UNet(
         out_channels, dtype, channels, tuple(mults), blocks, tuple(attention), head_width, dropout, remat
     )  # fmt: skip
-
-
-def _published(size: int, out_channels: int, dtype: Any, channels: int, dropout: float, remat: str) -> EDM2UNet:
-    """Attention where an image has 16 or 8 pixels a side: made for 64 x 64, images or latents."""
-    mults = (1, 2, 3, 4)
-    return edm2(
-        size, out_channels, dtype, channels=channels, mults=mults, blocks=3, head_width=64, dropout=dropout,
-        attention=unet_blocks.levels_at(size, len(mults), (16, 8)), remat=remat
-    )  # fmt: skip
-
-
-def edm2_xs(size: int, out_channels: int, dtype: Any, *, dropout: float = 0.0, remat: str = "none") -> EDM2UNet:
-    """EDM2-XS: 125 million parameters (Karras 2024, table 2), attention at 16 x 16 and 8 x 8."""
-    return _published(size, out_channels, dtype, 128, dropout, remat)
-
-
-def edm2_s(size: int, out_channels: int, dtype: Any, *, dropout: float = 0.0, remat: str = "none") -> EDM2UNet:
-    """EDM2-S: 280 million parameters (Karras 2024, table 2), attention at 16 x 16 and 8 x 8."""
-    return _published(size, out_channels, dtype, 192, dropout, remat)

@@ -1,6 +1,5 @@
-"""A U-Net with adaptive group norm (Dhariwal & Nichol 2021) and the three ports, and the published ones by name."""
+"""A U-Net with adaptive group norm (Dhariwal & Nichol 2021) and the three ports; ``backbones`` has published ones."""
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -154,7 +153,7 @@ def unet(
     unet_blocks.check_levels(size, mults, attention)
     if min(channels, heads, groups, blocks, emb_mult) < 1 or min(head_width, group_width) < 0:
         raise ValueError(
-            f"channels {channels}, heads {heads}, groups {groups}, blocks {blocks}, emb_mult {emb_mult}: each must be "
+            f"channels {channels}, heads {heads}, groups {groups}, emb_mult {emb_mult}, blocks {blocks}: each must be "
             f"1 or more; head_width {head_width}, group_width {group_width}: each 0 or more"
         )
     _check_widths(channels, heads, groups, head_width, group_width, embedding)
@@ -190,30 +189,3 @@ def _check_widths(channels: int, heads: int, groups: int, head_width: int, group
         )
     if head_width and channels % head_width:
         raise ValueError(f"channels is {channels}; it must be divisible by head_width ({head_width})")
-
-
-def unet_cifar(size: int, out_channels: int, dtype: Any, *, dropout: float = 0.13, remat: str = "none") -> UNet:
-    """DDPM++ (Song 2021) as Karras 2022 trains it on CIFAR-10: 55.7 million parameters (table 7 there).
-
-    Attention where an image has 16 x 16 pixels: made for 32 x 32. Initial values are those of ``unet``.
-    """
-    mults = (2, 2, 2)
-    return unet(
-        size, out_channels, dtype, channels=128, mults=mults, blocks=4, dropout=dropout,
-        attention=unet_blocks.levels_at(size, len(mults), (16,)), up_attention="last", middle="attention", heads=1,
-        groups=32, group_width=4, norm_eps=1e-6, resample="block", project_skip=True, skip_scale=math.sqrt(0.5),
-        adaptive=False, embedding="ddpmpp", vec="before", remat=remat
-    )  # fmt: skip
-
-
-def adm_64(size: int, out_channels: int, dtype: Any, *, dropout: float = 0.1, remat: str = "none") -> UNet:
-    """ADM for ImageNet at 64 x 64 (Dhariwal & Nichol 2021): 295.9 million parameters (Karras 2022, table 7).
-
-    Attention where an image has 32, 16 or 8 pixels a side. Initial values are those of ``unet``.
-    """
-    mults = (1, 2, 3, 4)
-    return unet(
-        size, out_channels, dtype, channels=192, mults=mults, blocks=3, dropout=dropout,
-        attention=unet_blocks.levels_at(size, len(mults), (32, 16, 8)), middle="attention", head_width=64,
-        groups=32, resample="block", remat=remat
-    )  # fmt: skip

@@ -128,8 +128,3 @@ def check_choice(field: str, value: str, known: Sequence[str]) -> None:
 def check_dropout(rate: float) -> None:
     if not 0 <= rate < 1:
         raise ValueError(f"dropout is {rate}; it must lie in [0, 1)")
-
-
-def levels_at(size: int, levels: int, sides: Sequence[int]) -> tuple[int, ...]:
-    """The levels at which an image of ``size`` pixels has one of ``sides``: how papers say where attention is."""
-    return tuple(level for level in range(levels) if size >> level in sides)
