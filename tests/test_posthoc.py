@@ -124,12 +124,15 @@ def test_files_give_back_their_own_average(tmp_path, step):
         assert arrays[f"{name}/w"].dtype == np.float32
 
 
-def test_files_are_added_with_the_coefficients_of_their_updates(tmp_path):
+@pytest.mark.parametrize("step", ["12", "latest"])
+def test_files_are_added_with_the_coefficients_of_their_updates(tmp_path, step):
     """Step 4 came before the first update and holds no average yet; of the first 8 steps one was skipped."""
-    left = leave(tmp_path, updates={4: 0, 8: 7, 12: 11})
-    _, arrays, _ = posthoc.reconstruct(tmp_path, 0.07, "latest")
-    found = fit(STORED * 2, (7, 7, 11, 11), 0.07, 11)
-    terms = [left[width_name(s), step] for step in (8, 12) for s in STORED]
+    last = 12 if step == "12" else 16
+    left = leave(tmp_path, (4, 8, 12, 16), updates={4: 0, 8: 7, 12: 11, 16: 15})
+    _, arrays, _ = posthoc.reconstruct(tmp_path, 0.07, step)
+    times = [n for n in (7, 7, 11, 11, 15, 15) if n < last]
+    found = fit(STORED * (len(times) // 2), times, 0.07, max(times))
+    terms = [left[width_name(s), step] for step in (8, 12, 16) if step <= last for s in STORED]
     np.testing.assert_allclose(arrays["0.07/w"], np.float32(found.coefficients @ np.float64(terms)), rtol=1e-6)
 
 

@@ -20,7 +20,7 @@ from tests.tiny import log, program, state_print
 POWER = {
     "ema__name": "power",
     "ema__use": "0.10",
-    "ema__snapshot_every": 2,
+    "ema__snapshot_every": 5,
     "val__every": 6,
     "sample__every": 0,
     "eval__metrics": "()",
@@ -70,7 +70,7 @@ def test_the_chosen_average_is_validated_and_logged(finished):
 
 
 def test_a_snapshot_holds_all_averages_of_its_step(finished):
-    assert sorted(taken(finished)) == [f"step_{step:08d}.npz" for step in (2, 4, 6, 8, 10, 12)]
+    assert sorted(taken(finished)) == [f"step_{step:08d}.npz" for step in (5, 10, 12)]
     origin, arrays = snapshots.read(snapshots.path_at(finished, 12))
     assert origin == snapshots.Origin(12, 12, {"0.05": 0.05, "0.10": 0.1})
     held = by_path(jax.device_get(newest(finished).ema))
@@ -86,11 +86,11 @@ class Killed(BaseException):
 
 
 def test_a_killed_run_leaves_the_same_snapshots(finished, tmp_path, monkeypatch):
-    """Killed as it writes the snapshot of step 8; the newest checkpoint is of step 6, what lies later is not its."""
+    """Killed as it writes the snapshot of step 10; the newest checkpoint is of step 9, what lies later is not its."""
     workdir, add = tmp_path / "run", snapshots._add
 
     def dying(file, name, value):
-        if "_00000008" in file.filename and name == snapshots.HEADER:
+        if "_00000010" in file.filename and name == snapshots.HEADER:
             raise Killed
         add(file, name, value)
 
@@ -99,9 +99,9 @@ def test_a_killed_run_leaves_the_same_snapshots(finished, tmp_path, monkeypatch)
         patched.setattr(snapshots, "_add", dying)
         with pytest.raises(Killed):
             train.run(program(workdir, **POWER))
-    assert sorted(taken(workdir)) == [f"step_{step:08d}.npz" for step in (2, 4, 6)]
-    assert runs.checkpoints(program(workdir, **POWER), read_only=True).latest() == 6
-    for step in (7, 8, 12):
+    assert sorted(taken(workdir)) == [f"step_{step:08d}.npz" for step in (5,)]
+    assert runs.checkpoints(program(workdir, **POWER), read_only=True).latest() == 9
+    for step in (10, 11, 12):
         snapshots.path_at(workdir, step).write_bytes(b"of another life")
     train.run(program(workdir, **POWER))
     assert state_print(workdir, **POWER) == state_print(finished, **POWER)
@@ -114,7 +114,7 @@ def test_what_is_made_afterwards_can_be_sampled_and_evaluated(copy, tmp_path, ca
     of_run = [f"--workdir={copy}"]
     assert main_jax.main(["--mode=posthoc", *of_run, "--config.posthoc.sigma_rel=0.07"]) == 0
     made = copy / "posthoc" / "sigma_rel_0.07_step_00000012.npz"
-    assert str(made) in (said := capsys.readouterr().out) and "from 12 averages" in said and "is missed" in said
+    assert str(made) in (said := capsys.readouterr().out) and "from 6 averages" in said and "is missed" in said
     arrays = snapshots.read(made)[1]
     for path, value in weights(copy, "posthoc:0.07").items():
         np.testing.assert_array_equal(value, arrays[f"0.07/{path}"])
@@ -156,7 +156,7 @@ def refused(capsys, *argv):
     [
         (["--mode=posthoc", "--config.posthoc.sigma_rel=0.01"], "posthoc.sigma_rel: ", "lies outside"),
         (["--mode=posthoc", "--config.posthoc.sigma_rel=0.3"], "posthoc.sigma_rel: ", "(0, 0.2887)"),
-        (["--mode=posthoc", "--config.posthoc.step=5"], "posthoc.step: ", "there are: 2, 4, 6, 8, 10, 12"),
+        (["--mode=posthoc", "--config.posthoc.step=7"], "posthoc.step: ", "there are: 5, 10, 12"),
         (["--mode=posthoc", "--config.posthoc.step=best"], "posthoc.step: ", "latest or a number"),
         (["--mode=posthoc", "--config.ema.name=power"], "ema.name: ", "posthoc.*, ema.use may be given"),
         (["--mode=sample", "--config.ema.use=0.07"], "ema.use: ", "'0.07' is not one of: 0.05, 0.10"),
@@ -181,7 +181,7 @@ def test_a_run_without_snapshots_is_refused(tmp_path, capsys):
 
 
 def test_a_damaged_snapshot_is_refused_by_name(copy, capsys):
-    damaged = snapshots.path_at(copy, 8)
+    damaged = snapshots.path_at(copy, 10)
     flip(damaged, 0.5)
     assert str(damaged) in refused(capsys, "--mode=posthoc", f"--workdir={copy}", "--config.posthoc.sigma_rel=0.07")
     assert not (copy / "posthoc").exists()
@@ -196,7 +196,7 @@ def test_describe_counts_their_bytes(finished):
     found = facts(program(finished, **POWER))
     assert found["bytes_per_device"]["ema"] == 2 * 4 * found["parameters"]
     on_disk = sum(map(len, taken(finished).values()))
-    assert found["ema_snapshots"]["number"] == 6
+    assert found["ema_snapshots"]["number"] == 3
     assert found["ema_snapshots"]["bytes"] == pytest.approx(on_disk, rel=0.05)
     assert f"{finished / snapshots.FOLDER}/" in found["writes"]
     assert facts(program(finished))["ema_snapshots"] == {"number": 0, "bytes": 0}
