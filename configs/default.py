@@ -47,7 +47,9 @@ def get_config() -> ConfigDict:
         **rows(AUGMENTS),
     )
     c.process = dict(
-        schedule="cosine",  # (alpha, sigma) of t: linear, cosine, flow, edm
+        # (alpha, sigma) of t: linear, scaled_linear, quadratic, cosine, sigmoid, vp, sub_vp, ve, edm, flow, gvp,
+        # decoupled
+        schedule="cosine",
         target="v",  # what the net answers: x0, eps, v, velocity, edm
         sigma_data=0.5,  # standard deviation of the data, in the net's units
         **rows(SCHEDULES),

@@ -14,11 +14,26 @@ from diffusion.schedules import SCHEDULES
 
 SD = 0.7
 COSINE_START = math.cos(0.008 / 1.008 * math.pi / 2)
-LOG_ABAR = np.concatenate([[0.0], np.cumsum(np.log1p(-np.linspace(1e-4, 0.02, 1000)))])
 
 
-def linear(t: float) -> tuple[float, float]:
-    log_abar = np.interp(t, np.arange(1001) / 1000, LOG_ABAR)
+def discrete(betas: np.ndarray):
+    table = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
+
+    def path(t: float) -> tuple[float, float]:
+        log_abar = np.interp(t, np.arange(1001) / 1000, table)
+        return math.exp(log_abar / 2), math.sqrt(-math.expm1(log_abar))
+
+    return path
+
+
+def sigmoid(t: float) -> tuple[float, float]:
+    low, at, high = (1 / (1 + math.exp(-z)) for z in (-3, 6 * t - 3, 3))
+    abar = (high - at) / (high - low)
+    return math.sqrt(abar), math.sqrt(1 - abar)
+
+
+def vp(t: float) -> tuple[float, float]:
+    log_abar = -9.95 * t**2 - 0.1 * t
     return math.exp(log_abar / 2), math.sqrt(-math.expm1(log_abar))
 
 
@@ -27,14 +42,43 @@ def cosine(t: float) -> tuple[float, float]:
     return alpha, math.sqrt(1 - alpha**2)
 
 
-PATHS = {"linear": linear, "cosine": cosine, "flow": lambda t: (1 - t, t), "edm": lambda t: (1.0, t)}
-TIMES = {  # the linear path has kinks at the thousandths: between them its slope is defined
-    "linear": (0.0505, 0.3005, 0.6005),
-    "cosine": (0.05, 0.5, 0.8),
-    "flow": (0.05, 0.5, 0.95),
-    "edm": (0.05, 0.5, 5.0),
+PATHS = {
+    "linear": discrete(np.linspace(1e-4, 0.02, 1000)),
+    "scaled_linear": discrete(np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2),
+    "quadratic": discrete(np.linspace(1e-4**0.5, 0.02**0.5, 1000) ** 2),
+    "cosine": cosine,
+    "sigmoid": sigmoid,
+    "vp": vp,
+    "sub_vp": lambda t: (vp(t)[0], vp(t)[1] ** 2),
+    "ve": lambda t: (1.0, math.sqrt(0.01**2 * 5000 ** (2 * t) - 0.01**2)),
+    "edm": lambda t: (1.0, t),
+    "flow": lambda t: (1 - t, t),
+    "gvp": lambda t: (math.cos(math.pi * t / 2), math.sin(math.pi * t / 2)),
+    "decoupled": lambda t: (1 - t, math.sqrt(t)),
 }
-LEGAL = [(s, y) for s in SCHEDULES for y in TARGETS if (s, y) != ("flow", "eps")]
+BETWEEN = (0.0505, 0.3005, 0.6005)  # a table's path has kinks at the thousandths: between them its slope is defined
+TIMES = dict.fromkeys(PATHS, (0.05, 0.5, 0.8)) | {
+    "linear": BETWEEN,
+    "scaled_linear": BETWEEN,
+    "quadratic": BETWEEN,
+    "vp": (0.05, 0.3, 0.6),
+    "sub_vp": (0.05, 0.3, 0.6),
+    "ve": (0.2, 0.5, 0.7),
+    "edm": (0.05, 0.5, 5.0),
+    "flow": (0.05, 0.5, 0.95),
+}
+
+
+def legal(schedule: str, target: str) -> bool:
+    try:
+        Process(SCHEDULES[schedule](), TARGETS[target]())
+    except ValueError:
+        return False
+    return True
+
+
+ENDS_IN_NOISE = {"flow", "gvp", "decoupled"}
+LEGAL = [(s, y) for s in SCHEDULES for y in TARGETS if legal(s, y)]
 
 RANDOM = np.random.default_rng(0)
 X0, EPS = (RANDOM.standard_normal((3, 2, 2, 1)) for _ in range(2))
@@ -135,7 +179,7 @@ def test_gains_in_closed_form(schedule):
     gain = computed(schedule).gain
     np.testing.assert_allclose(gain["x0"], 1.0, rtol=1e-6)
     np.testing.assert_allclose(gain["v"], sigma / (alpha**2 + sigma**2), rtol=1e-4)
-    if schedule != "flow":
+    if schedule not in ENDS_IN_NOISE:
         np.testing.assert_allclose(gain["eps"], sigma / alpha, rtol=1e-4)
     # c_out of Karras 2022, whose loss weight is 1 / c_out^2
     np.testing.assert_allclose(gain["edm"], sigma * SD / np.sqrt(sigma**2 + (alpha * SD) ** 2), rtol=1e-4)
@@ -175,9 +219,14 @@ def test_expand():
     assert expand(jnp.zeros(()), like).shape == (1, 1, 1, 1)
 
 
-def test_eps_is_refused_where_alpha_reaches_0():
+@pytest.mark.parametrize("schedule", sorted(ENDS_IN_NOISE))
+def test_eps_is_refused_where_alpha_reaches_0(schedule):
     with pytest.raises(ValueError, match="alpha is exactly 0.*take x0, v"):
-        Process(SCHEDULES["flow"](), TARGETS["eps"]())
+        Process(SCHEDULES[schedule](), TARGETS["eps"]())
+
+
+def test_only_these_pairs_are_refused():
+    assert {(s, y) for s in SCHEDULES for y in TARGETS} - set(LEGAL) == {(s, "eps") for s in ENDS_IN_NOISE}
 
 
 @pytest.mark.parametrize("sigma_data", [0.0, -1.0, math.nan])

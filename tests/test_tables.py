@@ -34,8 +34,14 @@ def test_rows(case):
 
 def test_the_fields_of_the_schedules():
     assert rows(SCHEDULES) == {
-        "linear": {"steps": 1000, "beta_start": 1e-4, "beta_end": 0.02},
-        "cosine": {"s": 0.008},
+        "linear": {"steps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "zero_snr": False},
+        "scaled_linear": {"steps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "zero_snr": False},
+        "quadratic": {"steps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "zero_snr": False},
+        "cosine": {"s": 0.008, "steps": 1000, "zero_snr": False},
+        "sigmoid": {"start": -3.0, "end": 3.0, "tau": 1.0},
+        "vp": {"beta_min": 0.1, "beta_max": 20.0},
+        "sub_vp": {"beta_min": 0.1, "beta_max": 20.0},
+        "ve": {"sigma_min": 0.01, "sigma_max": 50.0},
         "edm": {"sigma_min": 0.002, "sigma_max": 80.0},
     }
 
