@@ -143,7 +143,8 @@ def get_config() -> ConfigDict:
         step="latest",  # of the snapshot that it ends at: latest or a number
     )
     c.mesh = dict(
-        data=0,  # devices that share a batch; 0 takes all
+        data=0,  # data times fsdp devices share a batch; 0 takes all that are there
+        fsdp=1,  # devices of which each holds its part of weights, EMA and optimiser; 1: every device holds them whole
         strict=0,  # slices, a power of two, in which a batch is reduced: bit-identical on 2, 4, 8, … devices; 0 is off
     )
     c.cluster = dict(  # several processes that train as one; each is started with the same command

@@ -62,7 +62,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     train = _section("train", settings.Train, c.train)
     dataset, transform = _data(c.data)
     diffusion = _diffusion(c, dataset, transform)
-    mesh = make_mesh(c.mesh.data)
+    mesh = make_mesh(c.mesh.data, c.mesh.fsdp)
     schedule, optimiser = _optimiser(c, _strict(c, mesh.size), training)
     evaluate = _section("eval", settings.Evaluate, {k: c.eval[k] for k in _fields(settings.Evaluate)})
     _check_evaluation(c.eval, evaluate, dataset)
@@ -249,6 +249,8 @@ def _strict(c: ConfigDict, devices: int) -> int:
         )
     if slices and slices < 2 * devices:
         raise ConfigError("mesh.strict", f"is {slices} slices for {devices} devices; at least {2 * devices} are needed")
+    if slices and c.mesh.fsdp > 1:
+        raise ConfigError("mesh.strict", "adds whole gradients: take mesh.fsdp=1, or mesh.strict=0")
     if slices and c.optim.micro_batches > 1:
         raise ConfigError("mesh.strict", "takes the batch slice by slice already: take optim.micro_batches=1")
     return slices

@@ -201,7 +201,7 @@ def _about(program: Program, extractor: Extractor, weights: str, label: np.ndarr
         "config": {name: program.config[name] for name in ("process", "codec", "net", "cond", "sampler")},
         "seed": program.eval.seed,
         "batch_size": program.eval.batch_size,
-        "devices": [program.mesh.size, jax.process_count()],
+        "devices": [*program.mesh.devices.shape, jax.process_count()],
         "images": np.bincount(label).tolist(),
     }
 

@@ -15,18 +15,21 @@ from diffusion.leaves import by_path
 from diffusion.mesh import over_rows, replicated
 from diffusion.nets.seen import all_finite, with_layers
 from diffusion.state import TrainState
-from diffusion.steps import Given, Optimiser, Rows, gradient_of, reduction_of, terms
+from diffusion.steps import Given, Optimiser, Rows, gradient_of, layout, reduction_of, terms
 from diffusion.types import Array, Batch, Frozen, Params
 
 Found = Mapping[str, Any]
 
 
 def make_inspection_step(
-    diffusion: Diffusion, optimiser: Optimiser, mesh: Mesh
+    diffusion: Diffusion, optimiser: Optimiser, mesh: Mesh, state: TrainState | None = None
 ) -> Callable[[TrainState, Frozen, Batch], Found]:
     """(state, frozen, batch) -> what is finite in the train step at ``state.step``; same draws, nothing changed.
 
     After that step was skipped the state differs in its counters alone: hand it over with the old ``step``.
+
+    Args:
+      state: as in `make_train_step`.
 
     Returns:
       input: bool[], what the net is given.
@@ -51,7 +54,7 @@ def make_inspection_step(
         bad = jax.tree.map(lambda finite: 1 - finite.astype(jnp.int32), found)  # parts of a batch add up
         return total / n_valid, (bad, None)
 
-    reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss)
+    reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss, mesh)
 
     def inspection_step(state: TrainState, frozen: Frozen, batch: Batch) -> Found:
         (grads, bad), _ = reduced(gradient, *terms(state, frozen, batch))
@@ -62,7 +65,7 @@ def make_inspection_step(
         return found | {"gradients": OrderedDict((path, all_finite(grad)) for path, grad in backward)}
 
     rows, whole = over_rows(mesh), replicated(mesh)
-    return jax.jit(inspection_step, in_shardings=(whole, whole, rows), out_shardings=whole)
+    return jax.jit(inspection_step, in_shardings=(layout(mesh, state), whole, rows), out_shardings=whole)
 
 
 def _by_layer(grads: Mapping[str, Array], layers: Iterable[str]) -> dict[str, Array]:

@@ -1,8 +1,9 @@
 """Devices as a named mesh, and how arrays lie on it."""
 
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,23 +12,35 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffusion.errors import ConfigError
 
+AXES = ("data", "fsdp")
+SMALL = 1024  # numbers; to share fewer saves less than it costs
 
-def make_mesh(devices: int) -> Mesh:
-    """A mesh with one axis, "data", over the first ``devices`` devices; 0 takes them all.
+
+def make_mesh(data: int, fsdp: int = 1) -> Mesh:
+    """A mesh of the first ``data * fsdp`` devices; ``data`` 0 takes them all.
+
+    The batch lies over both axes. Along "data" the state is repeated, along "fsdp" it is shared out (`fsdp_spec`).
 
     Raises:
-      ConfigError: more devices asked for than there are, or not all of several processes'.
+      ConfigError: more devices asked for than there are, or not all of several processes'; an ``fsdp`` that does not
+        divide them.
     """
     there = jax.devices()
-    if not 0 <= devices <= len(there):
-        raise ConfigError("mesh.data", f"{devices} devices asked for; there are {len(there)} (0 takes them all)")
-    count = devices or len(there)
+    if fsdp < 1:
+        raise ConfigError("mesh.fsdp", f"is {fsdp}; 1 leaves the state whole on every device")
+    if data == 0 and len(there) % fsdp:
+        raise ConfigError("mesh.fsdp", f"{fsdp} does not divide the {len(there)} devices that mesh.data=0 takes")
+    count = data * fsdp or len(there)
+    if not 0 < count <= len(there):
+        times = f" times mesh.fsdp={fsdp}" if fsdp > 1 else ""
+        raise ConfigError("mesh.data", f"{data}{times} devices asked for; there are {len(there)} (0 takes them all)")
+    types = (AxisType.Auto,) * len(AXES)
     if jax.process_count() > 1:
         if count < len(there):
             processes = jax.process_count()
             raise ConfigError("mesh.data", f"{count} devices; {processes} processes take all {len(there)} (0 does)")
-        return Mesh(np.array(by_process(there)), ("data",), axis_types=(AxisType.Auto,))
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=there[:count])
+        return Mesh(np.array(by_process(there)).reshape(-1, fsdp), AXES, axis_types=types)
+    return jax.make_mesh((count // fsdp, fsdp), AXES, axis_types=types, devices=there[:count])
 
 
 def by_process(devices: Sequence[Any]) -> list[Any]:
@@ -39,12 +52,47 @@ def by_process(devices: Sequence[Any]) -> list[Any]:
 
 
 def over_rows(mesh: Mesh) -> NamedSharding:
-    """The first axis, the batch, over the mesh."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The first axis, the batch, over all devices of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
+
+
+def fsdp_spec(shape: Sequence[int], fsdp: int) -> PartitionSpec:
+    """The largest axis that ``fsdp`` divides is shared out, the last one on a tie; small arrays stay whole."""
+    fitting = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if fsdp == 1 or math.prod(shape) < SMALL or not fitting:
+        return PartitionSpec()
+    largest = max(fitting, key=lambda axis: (shape[axis], axis))
+    return PartitionSpec(*[None] * largest, "fsdp")
+
+
+def sharded(mesh: Mesh, tree: Any) -> Any:
+    """Where each leaf of a state lies: by its shape alone, so an average or a moment lies as its weight does."""
+    fsdp = mesh.shape["fsdp"]
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, fsdp_spec(leaf.shape, fsdp)), tree)
+
+
+def gathered(mesh: Mesh, params: Any) -> Any:
+    """Inside a jitted step: shared weights, whole on every device for as long as they are used."""
+    return params if mesh.shape["fsdp"] == 1 else jax.lax.with_sharding_constraint(params, replicated(mesh))
+
+
+def scattered(mesh: Mesh, grads: Any) -> Any:
+    """Inside a jitted step: gradients of gathered weights, added over devices, each part where its weight lies."""
+    return grads if mesh.shape["fsdp"] == 1 else jax.lax.with_sharding_constraint(grads, sharded(mesh, grads))
+
+
+def as_given(mesh: Mesh) -> NamedSharding | None:
+    """How a step takes weights that it only reads: whole, or with ``mesh.fsdp`` as they lie."""
+    return replicated(mesh) if mesh.shape["fsdp"] == 1 else None
+
+
+def made(mesh: Mesh, make: Callable, *given: Any) -> Any:
+    """``make(*given)``, compiled; every leaf comes into being where it belongs, so no device ever holds them all."""
+    return jax.jit(make, out_shardings=sharded(mesh, jax.eval_shape(make, *given)))(*given)
 
 
 def padded_rows(batch_size: int, multiple: int) -> int:

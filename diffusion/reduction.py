@@ -46,6 +46,7 @@ def strict(term: Term, shared: Any, rows: Any, *, slices: int, mesh: Mesh) -> tu
 
     Args:
       slices: a power of two that divides the rows, and at least twice the devices of the mesh, which it divides.
+      mesh: all along "data".
     """
     devices = mesh.size
     own = slices // devices
@@ -56,7 +57,7 @@ def strict(term: Term, shared: Any, rows: Any, *, slices: int, mesh: Mesh) -> tu
         total = jax.tree.map(lambda a: butterfly(pairwise(a), devices), sums)
         return total, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), per_row)
 
-    whole, over = PartitionSpec(), PartitionSpec(*mesh.axis_names)
+    whole, over = PartitionSpec(), PartitionSpec(mesh.axis_names)
     return jax.shard_map(
         on_device,
         mesh=mesh,

@@ -23,7 +23,7 @@ from diffusion.keys import of_purpose
 from diffusion.leaves import by_path, rebuild
 from diffusion.lr_schedules import plateau_state
 from diffusion.manifest import json_sha256, manifest, mismatches
-from diffusion.mesh import replicated
+from diffusion.mesh import made, sharded
 from diffusion.program import Program, abstract_params
 from diffusion.restoring import Restored
 from diffusion.saving import room_for
@@ -235,12 +235,12 @@ def _fresh_state(program: Program) -> TrainState:
         except NoValidCheckpoint as error:
             raise ConfigError("init_from", str(error)) from error
 
-    def make() -> TrainState:
+    def make(initial: Params | None) -> TrainState:
         key = of_purpose(jax.random.key(program.seed), "init")
         params = program.diffusion.net.init(key) if initial is None else jax.tree.map(jnp.copy, initial)
         return _created(program, params)
 
-    return jax.jit(make, out_shardings=replicated(program.mesh))()
+    return made(program.mesh, make, initial)
 
 
 def _abstract_state(program: Program) -> TrainState:
@@ -253,5 +253,5 @@ def _created(program: Program, params: Params) -> TrainState:
 
 
 def _on_mesh(program: Program, tree: Any) -> Any:
-    whole = replicated(program.mesh)
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), tree)
+    lying = sharded(program.mesh, tree)
+    return jax.tree.map(lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), tree, lying)

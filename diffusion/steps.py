@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from diffusion import ema, keys, optim, reduction
 from diffusion.batch_losses import Diffusion, Sums, batch_losses, fill, loss_sums
 from diffusion.guidance import cfg
-from diffusion.mesh import over_rows, replicated
+from diffusion.mesh import as_given, gathered, over_rows, replicated, scattered, sharded
 from diffusion.samplers import Rule, sample
 from diffusion.state import TrainState, run_key
 from diffusion.types import Array, Batch, Cond, Denoiser, Frozen, Params
@@ -85,12 +85,17 @@ Rows = tuple[Batch, Array]  # rows of the global batch and their slots i32[b]
 TrainStep = Callable[[TrainState, Frozen, Batch, Array], tuple[TrainState, Metrics]]
 
 
-def make_train_step(diffusion: Diffusion, optimiser: Optimiser, mesh: Mesh) -> TrainStep:
+def make_train_step(
+    diffusion: Diffusion, optimiser: Optimiser, mesh: Mesh, state: TrainState | None = None
+) -> TrainStep:
     """(state, frozen, batch, words i32[n devices]) -> (state, Metrics); the state is donated.
 
     The loss is sum(valid * weight * l) / sum(valid) over the global batch, also over micro-batches. A bad step, whose
     loss or gradient is not finite or whose loss is above ``max_loss``, changes nothing but ``step`` and the counters
     of such steps.
+
+    Args:
+      state: one like those it will be given, of which the shapes decide where they lie; needed with ``mesh.fsdp``.
     """
 
     def mean_loss(params: Params, given: Given, rows: Rows) -> tuple[Array, tuple[Sums, Array]]:
@@ -100,14 +105,19 @@ def make_train_step(diffusion: Diffusion, optimiser: Optimiser, mesh: Mesh) -> T
         bad_rows = part.valid & ~jnp.isfinite(losses.loss)
         return sums["train/loss"][0] / n_valid, (sums, bad_rows)
 
-    reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss)
+    reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss, mesh)
 
     def train_step(state: TrainState, frozen: Frozen, batch: Batch, words: Array) -> tuple[TrainState, Metrics]:
         (grads, sums), bad_rows = reduced(gradient, *terms(state, frozen, batch))
         return _apply(state, grads, sums, bad_rows, words, optimiser)
 
-    rows, whole = over_rows(mesh), replicated(mesh)
-    return jax.jit(train_step, in_shardings=(whole, whole, rows, rows), out_shardings=whole, donate_argnums=0)
+    rows, whole, held = over_rows(mesh), replicated(mesh), layout(mesh, state)
+    return jax.jit(train_step, in_shardings=(held, whole, rows, rows), out_shardings=(held, whole), donate_argnums=0)
+
+
+def layout(mesh: Mesh, state: TrainState | None) -> Any:
+    """Where a state's leaves lie: `sharded`, or all of them whole."""
+    return replicated(mesh) if state is None else sharded(mesh, state)
 
 
 def terms(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[tuple[Params, Given], Rows]:
@@ -119,13 +129,14 @@ def terms(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[tuple[Params
     return (state.params, (frozen, key, n_valid)), (fill(batch), slot)
 
 
-def gradient_of(mean_loss: Callable) -> Callable:
+def gradient_of(mean_loss: Callable, mesh: Mesh) -> Callable:
     """(params, given, rows) -> (loss, (sums, per row)), as a term: its gradient is one more of the sums."""
     gradient = jax.grad(mean_loss, has_aux=True)
 
     def summed(shared: tuple[Params, Given], rows: Rows) -> tuple[tuple[Params, Any], Any]:
-        grads, (sums, per_row) = gradient(*shared, rows)
-        return (grads, sums), per_row
+        params, given = shared
+        grads, (sums, per_row) = gradient(gathered(mesh, params), given, rows)
+        return (scattered(mesh, grads), sums), per_row
 
     return summed
 
@@ -186,12 +197,12 @@ def make_validation_step(diffusion: Diffusion, mesh: Mesh, examples: int) -> Cal
     """
 
     def validation_step(params: Params, frozen: Frozen, batch: Batch, key: Array) -> Sums:
-        slot = jnp.maximum(batch.id, 0)
+        slot, params = jnp.maximum(batch.id, 0), gathered(mesh, params)
         losses = batch_losses(diffusion, params, frozen, fill(batch), key, slot, jnp.asarray(examples), drop=False)
         return loss_sums(diffusion.process, losses, batch.valid, "val/loss")
 
     rows, whole = over_rows(mesh), replicated(mesh)
-    return jax.jit(validation_step, in_shardings=(whole, whole, rows, whole), out_shardings=whole)
+    return jax.jit(validation_step, in_shardings=(as_given(mesh), whole, rows, whole), out_shardings=whole)
 
 
 def make_sample_step(
@@ -210,11 +221,11 @@ def make_sample_step(
         return process.denoiser(lambda x, c_noise: net.apply(params, x, c_noise, cond, nulls))
 
     def sample_step(params: Params, frozen: Frozen, image_keys: Array, cond: Cond) -> Array:
-        b = image_keys.shape[0]
+        b, params = image_keys.shape[0], gathered(mesh, params)
         denoise = denoiser(params, cond, b, null=guidance_scale == 0 and bool(net.conditions))
         if net.conditions and guidance_scale not in (0, 1):
             denoise = cfg(denoise, denoiser(params, cond, b, null=True), guidance_scale)
         return codec.decode(frozen, sample(process, threshold(denoise), rule, times(), image_keys, shape=net.shape))
 
     rows, whole = over_rows(mesh), replicated(mesh)
-    return jax.jit(sample_step, in_shardings=(whole, whole, rows, rows), out_shardings=whole)
+    return jax.jit(sample_step, in_shardings=(as_given(mesh), whole, rows, rows), out_shardings=whole)

@@ -95,7 +95,7 @@ class Loop:
     def run(self) -> None:
         """Steps and events up to the end; whatever goes wrong on the host, a healthy state is saved first."""
         p = self.program
-        train_step = make_train_step(p.diffusion, p.optimiser, p.mesh)
+        train_step = make_train_step(p.diffusion, p.optimiser, p.mesh, self.state)
         words = {
             word: put_rows(p.mesh, np.full(len(p.mesh.local_devices), word, np.int32))
             for word in (GO_ON, SAVE_AGAIN, STOP)
@@ -142,8 +142,9 @@ class Loop:
         if not jax.device_get(metrics.control)[1]:
             return
         before = replace(self.state, step=self.state.step - 1)
-        probe = make_inspection_step(self.program.diffusion, self.program.optimiser, self.program.mesh)
-        say(f"step {step}: {first_nonfinite(probe(before, self.program.diffusion.codec.frozen, batch))}")
+        p = self.program
+        probe = make_inspection_step(p.diffusion, p.optimiser, p.mesh, before)
+        say(f"step {step}: {first_nonfinite(probe(before, p.diffusion.codec.frozen, batch))}")
 
     def _keep_up(self) -> None:
         """Wait until fewer than IN_FLIGHT steps are under way, and heed what they report."""

@@ -229,6 +229,7 @@ def test_every_row_can_be_chosen_and_nothing_is_compiled(said, compiled):
         (["mesh.data=2", "optim.micro_batches=3"], 6, 54),
         (["mesh.data=2", "mesh.strict=32"], 32, 64),
         (["mesh.data=8", "mesh.strict=32"], 32, 64),
+        (["mesh.data=2", "mesh.fsdp=4"], 8, 56),
     ],
     ids=str,
 )
@@ -350,6 +351,10 @@ REFUSED = [  # what is said, the field that is named, what else
     (["sample.num=0"], "sample.num", "at least 1"),
     (["sample.step=last"], "sample.step", "latest, best or a number"),
     (["mesh.data=9"], "mesh.data", "there are 8"),
+    (["mesh.fsdp=0"], "mesh.fsdp", "1 leaves the state whole"),
+    (["mesh.fsdp=3"], "mesh.fsdp", "does not divide the 8 devices"),
+    (["mesh.fsdp=4", "mesh.data=4"], "mesh.data", "4 times mesh.fsdp=4 devices asked for; there are 8"),
+    (["mesh.fsdp=2", "mesh.strict=16"], "mesh.strict", "take mesh.fsdp=1"),
     (["mesh.strict=-8"], "mesh.strict", "a power of two, or 0"),
     (["mesh.strict=24"], "mesh.strict", "a power of two, or 0"),
     (["mesh.strict=8"], "mesh.strict", "8 slices for 8 devices; at least 16 are needed"),

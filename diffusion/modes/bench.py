@@ -15,7 +15,7 @@ import numpy as np
 from diffusion import keys, state
 from diffusion.environment import environment
 from diffusion.lr_schedules import plateau_state
-from diffusion.mesh import over_rows, padded_rows, put_replicated, put_rows, replicated
+from diffusion.mesh import made, over_rows, padded_rows, put_replicated, put_rows, replicated
 from diffusion.modes.describe import facts
 from diffusion.program import CLASS_CONDITION, Program
 from diffusion.state import TrainState
@@ -78,8 +78,8 @@ def _train(program: Program, flops: int) -> tuple[dict[str, Any], Params]:
     frozen = put_replicated(program.mesh, program.diffusion.codec.frozen)
     batches = [_random_batch(program, seed) for seed in range(BATCHES)]
     go_on = put_rows(program.mesh, np.zeros(len(program.mesh.local_devices), np.int32))
-    train_step = make_train_step(program.diffusion, program.optimiser, program.mesh)
     now = _fresh_state(program)
+    train_step = make_train_step(program.diffusion, program.optimiser, program.mesh, now)
     compiled, seconds = _compile(train_step, now, frozen, batches[0], go_on)
 
     def step(i: int) -> jax.Array:
@@ -157,7 +157,7 @@ def _fresh_state(program: Program) -> TrainState:
         o = program.optimiser
         return state.create(params, o.tx, plateau_state(), program.seed, o.averages.decays)
 
-    return jax.jit(make, out_shardings=replicated(program.mesh))()
+    return made(program.mesh, make)
 
 
 def _random_batch(program: Program, seed: int) -> Batch:

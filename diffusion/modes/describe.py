@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from diffusion import snapshots
 from diffusion.events import GRID_ROWS
 from diffusion.flops import flops
+from diffusion.mesh import sharded
 from diffusion.modes import how_long
 from diffusion.program import CLASS_CONDITION, Program, abstract_params
 from diffusion.progress import duration
@@ -38,14 +39,16 @@ def facts(program: Program) -> dict[str, Any]:
       flops_per_image: of one training image, forward and backward; a multiply and an add are two.
       flops_per_step: of the batch.
       flops_per_sample: of one drawn image, guidance included.
-      bytes_per_device: of parameters, EMA, optimiser, gradients and (an estimate) activations of the train step.
+      bytes_per_device: of a device's share of parameters, EMA, optimiser and gradients, of the weights that
+        ``mesh.fsdp`` gathers if all are there at once, and (an estimate) of the activations of the train step.
       seconds_estimate: of training, and of drawing the images of grids and evaluations, both without compilation,
         at ``rate``, which says whether it was measured or assumed; null where no rate is known.
     """
     params = abstract_params(program)
     forward, activations = _forward_cost(program, params)
     rows_at_once = program.rows // program.parts
-    size = _bytes(params)
+    average = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), params)
+    optimiser = jax.eval_shape(program.optimiser.tx.init, params)
     training = (1 + BACKWARD) * forward
     sampler_steps, calls = _sampling_plan(program)
     planned, step_flops = _events(program), training * program.loading.batch_size
@@ -71,10 +74,11 @@ def facts(program: Program) -> dict[str, Any]:
         "sampler_steps": sampler_steps,
         "net_calls_per_sample": calls,
         "bytes_per_device": {
-            "parameters": size,
-            "ema": len(program.optimiser.averages.decays) * _bytes(params, itemsize=4),
-            "optimiser": _bytes(jax.eval_shape(program.optimiser.tx.init, params)),
-            "gradients": size,
+            "parameters": _held(program, params),
+            "ema": len(program.optimiser.averages.decays) * _held(program, average),
+            "optimiser": _held(program, optimiser),
+            "gradients": _held(program, params),
+            "gathered_at_most": _bytes(params) if program.mesh.shape["fsdp"] > 1 else 0,
             "activations_estimate": activations * rows_at_once,
         },
         "seconds_estimate": how_long.estimate(rate, step_flops * program.train.steps, drawn),
@@ -138,8 +142,17 @@ def _times(every: int, steps: int) -> list[int]:
     return sorted({*range(every, steps, every), steps}) if every else [steps]
 
 
-def _bytes(tree: Any, itemsize: int = 0) -> int:
-    return sum(math.prod(leaf.shape) * (itemsize or leaf.dtype.itemsize) for leaf in jax.tree.leaves(tree))
+def _held(program: Program, tree: Any) -> int:
+    """Bytes of it on one device."""
+
+    def share(leaf: Any, lying: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(lying.shard_shape(leaf.shape), leaf.dtype)
+
+    return _bytes(jax.tree.map(share, tree, sharded(program.mesh, tree)))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _parameter_table(params: Any) -> str:
