@@ -13,5 +13,5 @@ def get_config():
     c = cifar10().unlock()
     c.name = "cifar100"
     c.data.tfds.name = "cifar100"
-    c.eval.num_samples_per_class = 100
+    c.eval.num_samples_per_class = 500
     return c.lock()

@@ -23,12 +23,15 @@ def get_config():
     c.objective.density = "lognormal"
     c.objective.weighting = "edm"
     c.cond.drop = 0.0  # the paper guides nothing
+    c.net.name = "unet_cifar"
+    c.net.unet_cifar.dropout = 0.13
     c.optim.name = "adam"
     c.optim.lr = 1e-3
     c.optim.schedule = "warmup"
     c.optim.warmup.warmup_steps = 19_531  # 10 million images
     c.optim.clip = "none"
-    c.ema.constant.decay = 0.99929  # half of it is forgotten in 500,000 images
+    c.ema.name = "halflife"
+    c.ema.halflife.updates = 977.0  # 500,000 images
     c.train.steps = 390_625  # 200 million images
     c.val.every = 5_000
     c.checkpoint.every = 5_000
@@ -40,12 +43,4 @@ def get_config():
     c.sampler.grid = "karras"
     c.sampler.guidance_scale = 1.0
     c.sampler.threshold = "none"
-    c.net.unet.channels = 128
-    c.net.unet.mults = (2, 2, 2)
-    c.net.unet.blocks = 4
-    c.net.unet.attention = (1,)
-    c.net.unet.heads = 1
-    c.net.unet.groups = 32
-    c.net.unet.dropout = 0.13
-    c.net.name = "unet"
     return c.lock()

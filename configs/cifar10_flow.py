@@ -20,6 +20,8 @@ def get_config():
     c.process.target = "velocity"
     c.objective.density = "uniform"
     c.objective.weighting = "unit"
+    c.net.name = "unet_cifar"
+    c.net.unet_cifar.dropout = 0.1
     c.optim.name = "adam"
     c.optim.lr = 2e-4
     c.optim.schedule = "warmup"
@@ -36,12 +38,4 @@ def get_config():
     c.sampler.grid = "uniform"
     c.sampler.guidance_scale = 1.0
     c.sampler.threshold = "none"
-    c.net.unet.channels = 128
-    c.net.unet.mults = (2, 2, 2)
-    c.net.unet.blocks = 4
-    c.net.unet.attention = (1,)
-    c.net.unet.heads = 1
-    c.net.unet.groups = 32
-    c.net.unet.dropout = 0.1
-    c.net.name = "unet"
     return c.lock()

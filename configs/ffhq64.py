@@ -23,12 +23,17 @@ def get_config():
     c.objective.density = "lognormal"
     c.objective.weighting = "edm"
     c.cond.names = ()
+    c.net.name = "unet_cifar"
+    c.net.unet_cifar.mults = (1, 2, 2, 2)
+    c.net.unet_cifar.attention = (2,)
+    c.net.unet_cifar.dropout = 0.05
     c.optim.name = "adam"
     c.optim.lr = 2e-4
     c.optim.schedule = "warmup"
     c.optim.warmup.warmup_steps = 39_062  # 10 million images
     c.optim.clip = "none"
-    c.ema.constant.decay = 0.99965  # half of it is forgotten in 500,000 images
+    c.ema.name = "halflife"
+    c.ema.halflife.updates = 1953.0  # 500,000 images
     c.train.steps = 781_250  # 200 million images
     c.val.every = 10_000
     c.checkpoint.every = 10_000
@@ -39,12 +44,4 @@ def get_config():
     c.sampler.grid = "karras"
     c.sampler.guidance_scale = 1.0
     c.sampler.threshold = "none"
-    c.net.unet.channels = 128
-    c.net.unet.mults = (1, 2, 2, 2)
-    c.net.unet.blocks = 4
-    c.net.unet.attention = (2,)
-    c.net.unet.heads = 1
-    c.net.unet.groups = 32
-    c.net.unet.dropout = 0.05
-    c.net.name = "unet"
     return c.lock()
