@@ -1,10 +1,11 @@
 """Parameters, EMA and optimiser shared out over devices: the same training, a smaller part of it on each of them."""
 
 import contextlib
+import functools
 import json
-import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +22,17 @@ from diffusion.modes.describe import facts
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
 from diffusion.state import create, fingerprint
 from diffusion.steps import GO_ON, make_train_step
-from tests.tiny import arguments, log, program, state_print
+from tests.tiny import arguments, log, program
 from tests.two_processes import REPO, local
 
-STEPS, SAVED = 33, 11
+STEPS, SAVED = 33, 22
 LAYOUTS = [(8, 1), (2, 4), (1, 8)]  # data, fsdp
 PLAIN = {
     "data__batch_size": 60,  # 4 of the 64 rows are never valid, 6 in the last batch of an epoch
     "train__steps": STEPS,
     "checkpoint__every": SAVED,
     "log__every": 1,
-    "val__every": STEPS,
+    "val__every": 0,
     "sample__every": 0,
     "eval__metrics": "()",
 }
@@ -72,69 +73,45 @@ def test_what_an_optimiser_keeps_of_a_weight_lies_where_the_weight_does(name, cl
     assert len([path for path in specs if path.endswith("/wide")]) >= 2
 
 
-def at(tmp_path, data, fsdp, **changed):
-    return program(tmp_path / "run", **(PLAIN | {"mesh__data": data, "mesh__fsdp": fsdp} | changed))
+def at(folder, layout, **changed):
+    return program(folder / "run", **(PLAIN | {"mesh__data": layout[0], "mesh__fsdp": layout[1]} | changed))
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """(data, fsdp) -> the workdir of an undisturbed run."""
-    ended = {}
-
-    def run(data, fsdp):
-        if (data, fsdp) not in ended:
-            folder = ended[data, fsdp] = tmp_path_factory.mktemp("straight")
-            train.run(at(folder, data, fsdp))
-        return ended[data, fsdp]
-
-    return run
+@functools.cache
+def compiled(layout, micro_batches=1):
+    """(program, its train step)."""
+    p = at(Path("nowhere"), layout, optim__micro_batches=micro_batches)
+    return p, make_train_step(p.diffusion, p.optimiser, p.mesh, runs._abstract_state(p))
 
 
-def same_figures(found, wanted):
-    assert [list(line) for line in found] == [list(line) for line in wanted]
-    for name in {name for line in wanted for name in line}:
-        values = ([line[name] for line in lines if name in line] for lines in (found, wanted))
-        rtol = 1e-3 if name == "train/grad_norm" else 1e-5
-        np.testing.assert_allclose(*values, rtol=rtol, err_msg=name)
+def stepped(p, step, state, steps):
+    """(the state after that many steps, their losses)."""
+    words, losses = put_rows(p.mesh, np.full(p.mesh.size, GO_ON, np.int32)), []
+    with feed.from_step(p, feed.loader(p, "train", training=True), 0) as batches:
+        for _ in range(steps):
+            state, metrics = step(state, None, next(batches), words)
+            losses.append(float(metrics.suspect.loss))
+    return state, losses
 
 
-@pytest.mark.parametrize(("data", "fsdp"), LAYOUTS[1:])
-def test_every_layout_gives_the_same_losses(straight, data, fsdp):
-    """Of training, every step, and of validation; no batch is complete."""
-    found, wanted = (log(straight(*layout) / "run") for layout in ((data, fsdp), (8, 1)))
-    assert [line["step"] for line in found if "train/loss" in line] == list(range(1, STEPS + 1))
-    assert "val/loss" in found[-1] and found[-1]["step"] == STEPS
-    same_figures(found, wanted)
+@functools.cache
+def trained(layout):
+    """(program, sha256 of the first state, its last state, its losses); the first state's memory is given up."""
+    p, step = compiled(layout)
+    fresh = runs._fresh_state(p)
+    first = fingerprint(fresh)
+    state, losses = stepped(p, step, fresh, STEPS)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(fresh))
+    return p, first, state, losses
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ((8, 1), (1, 8)),
-        pytest.param((1, 8), (2, 4), marks=pytest.mark.slow),
-        pytest.param((2, 4), (8, 1), marks=pytest.mark.slow),
-    ],
-)
-def test_a_run_goes_on_in_another_layout(straight, tmp_path, before, after):
-    shutil.copytree(straight(*before) / "run", tmp_path / "run")
-    for step in (2 * SAVED, STEPS):
-        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
-    train.run(at(tmp_path, *after))
-    found, wanted = (log(folder / "run") for folder in (tmp_path, straight(*before)))
-    assert found[:SAVED] == wanted[:SAVED]
-    same_figures(found, wanted)
-
-
-@pytest.mark.parametrize("saved", [(2, 4), (1, 8)])
-@pytest.mark.parametrize("layout", [(8, 1), (2, 4), (1, 8), (1, 2), (1, 1), (2, 3)])
-def test_a_checkpoint_has_the_same_bits_in_every_layout(straight, saved, layout):
-    folder = straight(*saved)
-    reference = state_print(folder / "run", **PLAIN, mesh__data=8)
-    p = at(folder, *layout)
-    restored = runs.checkpoints(p, read_only=True).restore(runs._abstract_state(p))
-    assert fingerprint(restored.state) == reference[0]
-    for path, leaf in by_path(restored.state).items():
-        assert leaf.sharding.spec == fsdp_spec(leaf.shape, layout[1]) and leaf.sharding.mesh == p.mesh, path
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_every_layout_gives_the_same_losses(layout):
+    """From the same weights to the bit; no batch is complete."""
+    (_, first, state, losses), (_, wanted_first, _, wanted) = trained(layout), trained((8, 1))
+    assert first == wanted_first
+    assert int(state.updates) == len(losses) == STEPS and losses[-1] < 0.9 * losses[0]
+    np.testing.assert_allclose(losses, wanted, rtol=1e-5)
 
 
 def on_each_device(tree):
@@ -146,72 +123,49 @@ def on_each_device(tree):
     return held
 
 
-def stepped(p, batches, state=None):
-    """(the state after that many batches, the losses)."""
-    state = runs._fresh_state(p) if state is None else state
-    step = make_train_step(p.diffusion, p.optimiser, p.mesh, state)
-    words, losses = put_rows(p.mesh, np.full(p.mesh.size, GO_ON, np.int32)), []
-    with feed.from_step(p, feed.loader(p, "train", training=True), 0) as given:
-        for _ in range(batches):
-            state, metrics = step(state, None, next(given), words)
-            losses.append(float(metrics.suspect.loss))
-    return state, losses
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_device_holds_its_share(layout):
+    """After steps; and what `--mode=describe` says is what there is."""
+    (p, _, state, _), (_, fsdp) = trained(layout), layout
+    parts = {"params": "parameters", "ema": "ema", "opt_state": "optimiser"}
+    for part, name in parts.items():
+        leaves = jax.tree.leaves(getattr(state, part))
+        shared = [a.nbytes for a in leaves if a.size >= SMALL and any(n % fsdp == 0 for n in a.shape)]
+        whole = sum(a.nbytes for a in leaves) - sum(shared)
+        held = on_each_device(getattr(state, part))
+        assert len(held) == 8 and set(held.values()) == {whole + sum(shared) // fsdp}, part
+        assert facts(p)["bytes_per_device"][name] == whole + sum(shared) // fsdp
+        assert len(shared) >= 5 and sum(shared) > 0.5 * sum(a.nbytes for a in leaves)
+    rest = replace(state, **dict.fromkeys(parts))
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(rest))
 
 
-@pytest.mark.parametrize(("data", "fsdp"), LAYOUTS)
-def test_a_device_holds_its_share(tmp_path, data, fsdp):
-    """Before and after steps; what `--mode=describe` says is what there is."""
-    p = at(tmp_path, data, fsdp)
-    parts = ("params", "ema", "opt_state")
-    names = dict(zip(parts, ("parameters", "ema", "optimiser"), strict=True))
-    for state in (runs._fresh_state(p), stepped(p, 2)[0]):
-        for part in parts:
-            leaves = jax.tree.leaves(getattr(state, part))
-            shared = [a.nbytes for a in leaves if a.size >= SMALL and any(n % fsdp == 0 for n in a.shape)]
-            whole = sum(a.nbytes for a in leaves) - sum(shared)
-            held = on_each_device(getattr(state, part))
-            assert len(held) == 8 and set(held.values()) == {whole + sum(shared) // fsdp}, part
-            assert facts(p)["bytes_per_device"][names[part]] == whole + sum(shared) // fsdp
-            assert len(shared) >= 5 and sum(shared) > 0.5 * sum(a.nbytes for a in leaves)
-        rest = replace(state, **dict.fromkeys(parts))
-        assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(rest))
-
-
-def test_weights_are_drawn_alike_and_where_they_belong(tmp_path):
-    states = {layout: runs._fresh_state(at(tmp_path, *layout)) for layout in LAYOUTS}
-    assert len({fingerprint(state) for state in states.values()}) == 1
-    mesh = make_mesh(1, 8)
-    assert made(mesh, lambda n: jnp.ones((SMALL, n.shape[0])), jnp.ones(2)).sharding.spec == P("fsdp")
-
-
-def test_no_weight_or_gradient_is_kept_whole_between_steps(tmp_path):
-    """The compiled step takes and gives shares alone, in the memory it was given."""
-    p = at(tmp_path, 1, 8)
-    state = runs._abstract_state(p)
-    words = put_rows(p.mesh, np.full(8, GO_ON, np.int32))
-    batch = next(feed.once(p, "train"))
-    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), batch)
-    compiled = make_train_step(p.diffusion, p.optimiser, p.mesh, state).lower(state, None, batch, words).compile()
-    share = sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(state))
-    assert compiled.memory_analysis().alias_size_in_bytes == share
+def test_weights_come_into_being_where_they_belong():
+    assert made(make_mesh(1, 8), lambda n: jnp.ones((SMALL, n.shape[0])), jnp.ones(2)).sharding.spec == P("fsdp")
+    p, _ = compiled((1, 8))
+    fresh, wanted = runs._fresh_state(p), runs._abstract_state(p)
+    assert all(a.sharding == b.sharding for a, b in zip(jax.tree.leaves(fresh), jax.tree.leaves(wanted), strict=True))
 
 
 @pytest.mark.parametrize("layout", [(1, 8), pytest.param((2, 4), marks=pytest.mark.slow)])
-def test_micro_batches_add_up(tmp_path, layout):
-    parts = stepped(at(tmp_path, *layout, optim__micro_batches=2), 4)[1]
-    np.testing.assert_allclose(parts, stepped(at(tmp_path, *layout), 4)[1], rtol=1e-5)
+def test_micro_batches_add_up(layout):
+    p, step = compiled(layout, micro_batches=2)
+    assert p.rows == 64
+    state, losses = stepped(p, step, runs._fresh_state(p), 4)
+    assert not state.params["backbone"]["vec"]["kernel"].is_fully_replicated
+    np.testing.assert_allclose(losses, trained(layout)[3][:4], rtol=1e-5)
 
 
-def test_a_bad_step_changes_nothing_on_any_device(tmp_path):
+def test_a_bad_step_changes_nothing_on_any_device():
     """One weight is not finite, and one device alone holds it."""
-    p = at(tmp_path, 1, 8)
+    p, step = compiled((1, 8))
     fresh = runs._fresh_state(p)
     table = fresh.params["conditioners_label"]["table"]["embedding"]
     assert not table.is_fully_replicated
     spoilt = jax.device_put(table.at[:, 0].set(jnp.inf), table.sharding)
     before = replace(fresh, params=fresh.params | {"conditioners_label": {"table": {"embedding": spoilt}}})
     bits = {path: fingerprint(leaf) for path, leaf in by_path(before).items()}
-    after, losses = stepped(p, 2, before)
+    after, losses = stepped(p, step, before, 2)
     changed = {path for path, leaf in by_path(after).items() if fingerprint(leaf) != bits[path]}
     assert not np.isfinite(losses).any()
     assert changed == {"step", "bad_in_row", "bad_total"}
@@ -219,31 +173,91 @@ def test_a_bad_step_changes_nothing_on_any_device(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def weights(straight):
-    """layout -> the same EMA weights, on that mesh."""
-    folder = straight(1, 8)
-    return lambda layout: runs.ema_weights(at(folder, *layout), str(STEPS)).state
+def saved(tmp_path_factory):
+    """layout -> a folder with a checkpoint of its last state."""
+    made = {}
+
+    def save(layout):
+        if layout not in made:
+            made[layout] = tmp_path_factory.mktemp("saved") / "checkpoints"
+            with contextlib.closing(Checkpoints(made[layout])) as checkpoints:
+                checkpoints.save(STEPS, trained(layout)[2], {}, wait=True)
+        return made[layout]
+
+    return save
+
+
+@pytest.mark.parametrize("after", [(8, 1), (2, 4), (1, 8), (1, 1), (2, 3)])
+@pytest.mark.parametrize("before", [(2, 4), (1, 8)])
+def test_a_checkpoint_has_the_same_bits_in_every_layout(saved, before, after):
+    p = at(Path("nowhere"), after)
+    state = Checkpoints(saved(before), read_only=True).restore(runs._abstract_state(p)).state
+    assert fingerprint(state) == fingerprint(trained(before)[2])
+    for path, leaf in by_path(state).items():
+        assert leaf.sharding.spec == fsdp_spec(leaf.shape, after[1]) and leaf.sharding.mesh == p.mesh, path
 
 
 LABEL, INDEX = np.arange(20) % 10, np.arange(20) // 10
 STREAM = {"seed": 0, "purpose": "sample"}
 
 
+def weights(layout):
+    """The same EMA weights, as they lie on that mesh."""
+    p, _ = compiled(layout)
+    plain = jax.device_get(trained((1, 8))[2].ema)
+    return p, plain, jax.device_put(plain, sharded(p.mesh, plain))
+
+
+@functools.cache
+def drawn(layout):
+    p, _, lying = weights(layout)
+    return generate.images(p, lying, LABEL, INDEX, **STREAM)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
-def test_every_layout_draws_the_same_images(straight, weights, layout):
-    whole, p = at(straight(1, 8), 8, 1), at(straight(1, 8), *layout)
-    wanted = generate.images(whole, weights((8, 1)), LABEL, INDEX, **STREAM)
-    np.testing.assert_array_equal(generate.images(p, weights(layout), LABEL, INDEX, **STREAM), wanted)
+def test_every_layout_draws_the_same_images(layout):
+    np.testing.assert_array_equal(drawn(layout), drawn((8, 1)))
 
 
-def test_whole_weights_may_be_given_where_shares_are_held(straight, weights):
-    """As a notebook does: on the mesh, or on no device at all."""
-    p = at(straight(1, 8), 1, 8)
-    plain = jax.device_get(weights((1, 8)))
-    wanted = generate.images(p, weights((1, 8)), LABEL, INDEX, **STREAM)
+def test_every_layout_validates_alike():
+    found, wanted = (evaluate.validation(p, lying) for p, _, lying in map(weights, [(1, 8), (8, 1)]))
+    assert list(found) == list(wanted)
+    np.testing.assert_allclose(*(list(values.values()) for values in (found, wanted)), rtol=1e-5)
+
+
+def test_whole_weights_may_be_given_where_shares_are_held():
+    """As a notebook does: from no device at all, or whole on the mesh."""
+    p, plain, _ = weights((1, 8))
     for given in (plain, put_replicated(p.mesh, plain)):
-        np.testing.assert_array_equal(generate.images(p, given, LABEL, INDEX, **STREAM), wanted)
-    assert evaluate.validation(p, plain) == evaluate.validation(p, weights((1, 8)))
+        np.testing.assert_array_equal(generate.images(p, given, LABEL, INDEX, **STREAM), drawn((1, 8)))
+
+
+def same_figures(found, wanted):
+    assert [list(line) for line in found] == [list(line) for line in wanted]
+    for name in {name for line in wanted for name in line}:
+        values = ([line[name] for line in lines if name in line] for lines in (found, wanted))
+        rtol = 1e-3 if name == "train/grad_norm" else 1e-5
+        np.testing.assert_allclose(*values, rtol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((8, 1), (1, 8)),
+        pytest.param((1, 8), (2, 4), marks=pytest.mark.slow),
+        pytest.param((2, 4), (8, 1), marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_goes_on_in_another_layout(tmp_path, before, after):
+    straight, moved = tmp_path / "straight", tmp_path / "moved"
+    train.run(at(straight, before))
+    shutil.copytree(straight / "run", moved / "run")
+    shutil.rmtree(moved / "run" / "checkpoints" / str(STEPS))
+    train.run(at(moved, after))
+    found, wanted = (log(folder / "run") for folder in (moved, straight))
+    assert [line["step"] for line in found] == list(range(1, STEPS + 1))
+    assert found[:SAVED] == wanted[:SAVED]
+    same_figures(found, wanted)
 
 
 SHARING = """
