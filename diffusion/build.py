@@ -208,6 +208,11 @@ def _optimiser(c: ConfigDict, strict: int, training: bool) -> tuple[Schedule, Op
         raise ConfigError("optim.micro_batches", f"is {c.optim.micro_batches}; at least 1 is needed")
     if not c.optim.lr > 0:
         raise ConfigError("optim.lr", f"is {c.optim.lr}; it must be positive")
+    if c.optim.clip == "adaptive" and dict(c.net[c.net.name]).get("scan"):
+        raise ConfigError(
+            "optim.clip",
+            f"adaptive looks at columns of kernels, not of stacks of them: take net.{c.net.name}.scan=false",
+        )
     schedule = _choose(LR_SCHEDULES, "optim", c.optim, "schedule", c.optim.lr, c.train.steps)
     tx = make_optimizer(_choose(OPTIMIZERS, "optim", c.optim, "name"), _choose(CLIPS, "optim", c.optim, "clip"))
     averages = _averages(c.ema, training)

@@ -311,6 +311,7 @@ REFUSED = [  # what is said, the field that is named, what else
     (["cond.drop=2"], "cond.drop", "[0, 1]"),
     (["cond.label.d=0"], "cond.label.d", "positive"),
     (["optim.name=adamx"], "optim.name", "adamw, adam"),
+    (["optim.clip=adaptive", "net.name=dit"], "optim.clip", "net.dit.scan=false"),
     (["optim.lr=0"], "optim.lr", "must be positive"),
     (["optim.micro_batches=0"], "optim.micro_batches", "at least 1"),
     (["optim.adamw.b1=1"], "optim.adamw.b1", "not in [0, 1)"),
