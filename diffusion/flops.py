@@ -26,6 +26,8 @@ def _of_equation(equation: Any) -> int:
         return _of_dot(equation)
     if name == "conv_general_dilated":
         return _of_convolution(equation)
+    if "dot_product_attention" in name:
+        return _of_attention(equation)
     times = params["length"] if name == "scan" else 1
     inner = [_of_jaxpr(getattr(j, "jaxpr", j)) for value in params.values() for j in _jaxprs(value)]
     if name == "cond":
@@ -42,6 +44,12 @@ def _of_dot(equation: Any) -> int:
     (contracting, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracting)
+
+
+def _of_attention(equation: Any) -> int:
+    # cuDNN's, one opaque operation on queries [b l n e] and keys [b m n e]: two products with logits forward, five back
+    (b, l, n, e), m = equation.invars[0].aval.shape, equation.invars[1].aval.shape[1]
+    return (5 if "bwd" in equation.primitive.name else 2) * 2 * b * n * l * m * e
 
 
 def _of_convolution(equation: Any) -> int:

@@ -1,7 +1,8 @@
 """Where a bad step went wrong: the first layer whose output is not finite, or else the first gradient."""
 
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 from diffusion.batch_losses import Diffusion, batch_losses
 from diffusion.leaves import by_path
 from diffusion.mesh import over_rows, replicated
-from diffusion.nets.model import all_finite, with_layers
+from diffusion.nets.seen import all_finite, with_layers
 from diffusion.state import TrainState
 from diffusion.steps import Given, Optimiser, Rows, gradient_of, reduction_of, terms
 from diffusion.types import Array, Batch, Frozen, Params
@@ -55,15 +56,27 @@ def make_inspection_step(
     def inspection_step(state: TrainState, frozen: Frozen, batch: Batch) -> Found:
         (grads, bad), _ = reduced(gradient, *terms(state, frozen, batch))
         found = jax.tree.map(lambda count: count == 0, bad)
-        order = list(found["layers"])
-        place = {
-            path: order.index(layer) if (layer := path.rpartition("/")[0]) in order else -1 for path in by_path(grads)
-        }
-        backward = sorted(by_path(grads).items(), key=lambda item: -place[item[0]])
+        order = {path: place for place, path in enumerate(found["layers"])}
+        of_layers = _by_layer(by_path(grads), order)
+        backward = sorted(of_layers.items(), key=lambda item: -order.get(item[0].rpartition("/")[0], -1))
         return found | {"gradients": OrderedDict((path, all_finite(grad)) for path, grad in backward)}
 
     rows, whole = over_rows(mesh), replicated(mesh)
     return jax.jit(inspection_step, in_shardings=(whole, whole, rows), out_shardings=whole)
+
+
+def _by_layer(grads: Mapping[str, Array], layers: Iterable[str]) -> dict[str, Array]:
+    """Gradients of stacked weights apart: ``blocks/mlp/kernel`` [n ...] as ``blocks[0]/mlp/kernel`` [...], …"""
+    stacks: dict[str, list[str]] = {}
+    for layer in layers:
+        if "[" in layer:
+            stacks.setdefault(re.sub(r"\[\d+\]", "", layer), []).append(layer)
+    apart = {}
+    for path, grad in grads.items():
+        layer, _, weight = path.rpartition("/")
+        stack = stacks.get(layer)
+        apart |= {f"{name}/{weight}": grad[i] for i, name in enumerate(stack)} if stack else {path: grad}
+    return apart
 
 
 def first_nonfinite(found: Found) -> str:

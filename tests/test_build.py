@@ -159,6 +159,7 @@ def test_every_config_builds(path):
     assert program.name == path.removesuffix(".py")
 
 
+NEEDS = {"jit_b_16": ["data.size=16"]}  # what a row cannot do without
 LEGAL = [
     *(
         [f"process.schedule={s}", f"process.target={t}"]
@@ -166,7 +167,12 @@ LEGAL = [
         for t in TARGETS
         if (s, t) != ("flow", "eps")
     ),
-    *([f"{f}={row}"] for f, table in CHOICES.items() if not f.startswith(("process.", "data.")) for row in table),
+    *(
+        [f"{f}={row}", *NEEDS.get(row, [])]
+        for f, table in CHOICES.items()
+        if not f.startswith(("process.", "data."))
+        for row in table
+    ),
     ["process.schedule=edm", "objective.density=lognormal", "objective.weighting=edm", "sampler.grid=karras"],
     ["cond.names=()"],
     ["net.dtype=bfloat16"],
@@ -255,7 +261,8 @@ REFUSED = [  # what is said, the field that is named, what else
     (["objective.density=logit_normal", "process.schedule=edm"], "objective.logit_normal", "take lognormal"),
     (["objective.weighting=heavy"], "objective.weighting", "unit, min_snr, edm"),
     (["codec.name=vae"], "codec.name", "pixels"),
-    (["net.name=dit"], "net.name", "unet"),
+    (["net.name=resnet"], "net.name", "unet, dit"),
+    (["net.name=dit", "net.dit.patch=3"], "net.dit.patch", "must divide the image size, 8"),
     (["net.dtype=float16"], "net.dtype", "float32, bfloat16"),
     (["net.unet.attention=(5,)"], "net.unet.attention", "the levels are (0, 1)"),
     (["net.unet.groups=5"], "net.unet.channels", "divisible"),

@@ -1,11 +1,14 @@
 """Operations counted by formula, against XLA's own count of the same functions before it optimises them."""
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import pytest
 
 from diffusion.flops import flops
 from diffusion.nets.attention import Attention
+from diffusion.nets.dit import dit
+from diffusion.nets.stack import REMATS
 from diffusion.nets.unet import unet
 from diffusion.types import Ports
 
@@ -72,6 +75,33 @@ def test_a_scan_counts_as_often_as_it_runs():
 
     assert flops(scanned, square) == 5 * 2 * 6**3
     assert flops(lambda a: jax.lax.map(scanned, jnp.stack([a] * 3)), square) == 3 * 5 * 2 * 6**3
+
+
+@pytest.mark.parametrize("remat", REMATS)
+def test_a_scanned_net_counts_as_the_loop_does(remat):
+    """And remat costs a forward pass nothing."""
+    x, c_noise = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32)
+
+    def count(**how):
+        net = dit(8, 3, jnp.float32, d=32, depth=5, heads=2, context_tokens=2, context_from=2, **how)
+        params = jax.eval_shape(net.init, jax.random.key(0), x, c_noise, Ports())
+        return flops(lambda *given: net.apply(*given, Ports()), params, x, c_noise)
+
+    loop = count(scan=False)
+    assert count(remat=remat) == loop
+    # of 2 images: 16 tokens, then 18; per token 4 + 8 products of d x d, two with the logits; 6 for the embedding
+    tokens = sum(blocks * (12 * 2 * l * 32**2 + 2 * 2 * l * l * 32) for blocks, l in ((2, 16), (3, 18)))
+    rest = (256 + 32) * 32 + 16 * 12 * 32 + 2 * 32**2 + 16 * 32 * 12
+    assert loop == 2 * (tokens + 5 * 6 * 2 * 32**2 + 2 * rest)
+
+
+@pytest.mark.parametrize("name, products", [("dot_product_attention_fwd_wrapper", 2), ("dot_product_attention_bwd", 5)])
+def test_an_opaque_attention_is_counted_by_formula(name, products):
+    """The names of cuDNN's, which cannot be traced without a GPU."""
+    primitive = jax.extend.core.Primitive(name)
+    primitive.def_abstract_eval(lambda q, k, v: q)
+    q, k = (jax.ShapeDtypeStruct((3, l, 4, 8), jnp.bfloat16) for l in (5, 7))
+    assert flops(primitive.bind, q, k, k) == products * 2 * 3 * 4 * 5 * 7 * 8
 
 
 def test_a_cond_counts_its_dearer_branch():

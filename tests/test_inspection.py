@@ -17,6 +17,7 @@ from diffusion.lr_schedules import LR_SCHEDULES, plateau_state
 from diffusion.mesh import make_mesh, put_replicated, put_rows
 from diffusion.nets.codec import CODECS
 from diffusion.nets.conditions import label
+from diffusion.nets.dit import dit
 from diffusion.nets.layers import Dense, dropout
 from diffusion.nets.model import make_net
 from diffusion.objective import DENSITIES, WEIGHTINGS
@@ -59,31 +60,37 @@ OPTIMISER = Optimiser(
 MESH = make_mesh(DEVICES)
 
 
+BACKBONES = {
+    "layers": Backbone(),
+    "dit": dit(4, 1, jnp.float32, d=8, depth=3, heads=2, context_from=1, dropout=0.2, remat="blocks"),
+}
+
+
 @functools.cache
-def diffusion():
-    net = make_net(Backbone(), {"label": label(CLASSES, d=4)}, SHAPE, {"label": jnp.zeros(1, jnp.int32)})
+def diffusion(backbone: str = "layers"):
+    net = make_net(BACKBONES[backbone], {"label": label(CLASSES, d=4)}, SHAPE, {"label": jnp.zeros(1, jnp.int32)})
     process = Process(SCHEDULES["cosine"](), TARGETS["v"]())
     density, weighting = DENSITIES["stratified"](process), WEIGHTINGS["unit"]()
     return Diffusion(net, process, density, weighting, CODECS["pixels"](), 0.5, 0.0)
 
 
 @functools.cache
-def inspection_step(**changed):
-    return make_inspection_step(diffusion(), replace(OPTIMISER, **changed), MESH)
+def inspection_step(backbone: str = "layers", **changed):
+    return make_inspection_step(diffusion(backbone), replace(OPTIMISER, **changed), MESH)
 
 
 @functools.cache
-def host_params():
-    return jax.device_get(diffusion().net.init(jax.random.key(0)))
+def host_params(backbone: str = "layers"):
+    return jax.device_get(diffusion(backbone).net.init(jax.random.key(0)))
 
 
-def state_of(step: int = 0, **spoilt):
+def state_of(step: int = 0, backbone: str = "layers", **spoilt):
     """``backbone__last__kernel=f`` replaces that weight w by f(w)."""
-    leaves = by_path(host_params())
+    leaves = by_path(host_params(backbone))
     for name, change in spoilt.items():
         path = name.replace("__", "/")
         leaves[path] = np.float32(change(leaves[path]))
-    state = create(rebuild(host_params(), leaves), OPTIMISER.tx, plateau_state(), seed=4)
+    state = create(rebuild(host_params(backbone), leaves), OPTIMISER.tx, plateau_state(), seed=4)
     return put_replicated(MESH, replace(jax.device_get(state), step=np.int32(step)))
 
 
@@ -113,6 +120,39 @@ SPOILT = [
 @pytest.mark.parametrize("spoilt, said", SPOILT, ids=lambda v: v if isinstance(v, str) else "")
 def test_the_first_that_is_not_finite_is_named(spoilt, said):
     assert first_nonfinite(inspection_step()(state_of(**spoilt), None, batch_of())).startswith(said)
+
+
+def of_block(i, change):
+    """Changes the weight of one block in a stack."""
+    return lambda stack: np.concatenate([stack[:i], change(stack[i : i + 1]), stack[i + 1 :]])
+
+
+def huge(weight):
+    return np.full_like(weight, 1e25)
+
+
+IN_A_STACK = [
+    (dict(backbone__blocks__mlp__wide__bias=of_block(1, inf)), "the output of backbone/blocks[2]/mlp/wide is the"),
+    (dict(backbone__blocks__self__value__kernel=of_block(0, inf)), "the output of backbone/blocks[1]/self/value is"),
+    (dict(backbone__early_blocks__emb__bias=inf), "the output of backbone/early_blocks[0]/emb is the first"),
+    (dict(backbone__out__kernel=inf), "the output of backbone/out is the first"),
+    # what block 1's MLP answers is gated by 0 and finite; times the 1e20 that comes back, the gate's gradient is not
+    (
+        dict(
+            backbone__out__kernel=lambda w: np.linspace(-1e10, 1e10, w.size).reshape(w.shape),
+            backbone__blocks__mlp__narrow__kernel=of_block(0, huge),
+        ),
+        "every layer is finite; the gradient of backbone/blocks[1]/emb/",
+    ),
+    ({}, "everything is finite"),
+]
+
+
+@pytest.mark.parametrize("spoilt, said", IN_A_STACK, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_layer_of_a_scanned_stack_is_named_by_its_place(spoilt, said):
+    """Inside a scan and a checkpoint, whose values do not get out by themselves; block 0 is a stack of its own."""
+    found = inspection_step("dit")(state_of(backbone="dit", **spoilt), None, batch_of())
+    assert first_nonfinite(found).startswith(said)
 
 
 @pytest.mark.parametrize("changed", [dict(micro_batches=2), dict(strict=4)], ids=str)

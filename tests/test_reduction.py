@@ -15,6 +15,7 @@ from diffusion.lr_schedules import LR_SCHEDULES, plateau_state
 from diffusion.mesh import make_mesh, put_replicated, put_rows
 from diffusion.nets.codec import CODECS
 from diffusion.nets.conditions import label
+from diffusion.nets.dit import dit
 from diffusion.nets.layers import Conv, noise_embedding
 from diffusion.nets.model import make_net
 from diffusion.nets.unet import AttentionBlock, ResBlock, unet
@@ -55,6 +56,7 @@ class Blocks(nn.Module):
 BACKBONES = {
     "blocks": Blocks(),
     "unet": unet(8, 1, jnp.float32, channels=8, groups=2, heads=2, mults=(1, 2), attention=(1,), dropout=0.1),
+    "dit": dit(8, 1, jnp.float32, d=8, depth=2, heads=2, remat="dots", dropout=0.1),  # a loop of blocks in the loop
 }
 
 
@@ -98,7 +100,7 @@ def trained(devices: int, slices: int = SLICES, rows: int = ROWS, sizes=SIZES, s
     return fingerprint((state, found)), jax.device_get(state), [float(loss) for loss, _, _ in found]
 
 
-@pytest.mark.parametrize("name", ["blocks", pytest.param("unet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["blocks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("unet", "dit"))])
 def test_two_four_and_eight_devices_give_the_same_bits(name):
     """20 steps, two in five of them incomplete: state, losses, their quarters, and the gradient's norm."""
     prints = {devices: trained(devices, name=name)[0] for devices in (2, 4, 8)}
@@ -110,6 +112,12 @@ def test_two_four_and_eight_devices_give_the_same_bits(name):
 
 def test_the_ordinary_sums_are_the_same_to_rounding():
     np.testing.assert_allclose(trained(2)[2], trained(2, slices=0)[2], rtol=1e-5)
+
+
+def test_a_scan_over_blocks_inside_the_loop_over_slices_gives_the_same_bits():
+    """The slow test above has the 20 steps and 8 devices."""
+    prints = {devices: trained(devices, steps=3, name="dit")[0] for devices in (2, 4)}
+    assert prints[2] == prints[4]
 
 
 @pytest.mark.slow

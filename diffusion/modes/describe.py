@@ -81,15 +81,21 @@ def facts(program: Program) -> dict[str, Any]:
 
 
 def _forward_cost(program: Program, params: Any) -> tuple[int, int]:
-    """(FLOPs, bytes of every intermediate array) of one image through the net."""
+    """(FLOPs, bytes of every intermediate array that remat does not make again) of one image through the net."""
     net = program.diffusion.net
     x = jax.ShapeDtypeStruct((1, *net.shape), jnp.float32)
     c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
     cond = {CLASS_CONDITION: jax.ShapeDtypeStruct((1,), jnp.int32)}
     null = {name: jax.ShapeDtypeStruct((1,), bool) for name in net.conditions}
     jaxpr = jax.make_jaxpr(net.apply)(params, x, c_noise, cond, null)
-    kept = sum(_bytes(v.aval) for equation in jaxpr.jaxpr.eqns for v in equation.outvars)
-    return flops(net.apply, params, x, c_noise, cond, null), kept
+    return flops(net.apply, params, x, c_noise, cond, null), _kept(jaxpr.jaxpr)
+
+
+def _kept(jaxpr: Any) -> int:
+    """Bytes of all that equations answer; a scan keeps that of its body each time, a checkpoint its answer alone."""
+    answered = sum(_bytes(v.aval) for equation in jaxpr.eqns for v in equation.outvars)
+    scans = [equation.params for equation in jaxpr.eqns if equation.primitive.name == "scan"]
+    return answered + sum(params["length"] * _kept(params["jaxpr"].jaxpr) for params in scans)
 
 
 def _sampling_plan(program: Program) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+from diffusion.nets.dit import dit
 from diffusion.nets.edm2_unet import edm2
 from diffusion.nets.unet import unet
 
@@ -46,4 +47,25 @@ NETS = {
     # EDM2-XS and -S (Karras 2024), for 64 x 64 (images or latents): attention at 16 x 16 and 8 x 8
     "edm2_xs": partial(edm2, channels=128, mults=(1, 2, 3, 4), blocks=3, attention=(2, 3), head_width=64),
     "edm2_s": partial(edm2, channels=192, mults=(1, 2, 3, 4), blocks=3, attention=(2, 3), head_width=64),
+    "dit": dit,
+    # Peebles & Xie 2023, table 1
+    "dit_s_2": partial(dit, patch=2, d=384, depth=12, heads=6),
+    "dit_b_2": partial(dit, patch=2, d=768, depth=12, heads=12),
+    "dit_l_2": partial(dit, patch=2, d=1024, depth=24, heads=16),
+    "dit_xl_2": partial(dit, patch=2, d=1152, depth=28, heads=16),
+    # JiT-B/16 for 256 x 256 pixels (Li & He 2025 and its public code)
+    "jit_b_16": partial(
+        dit,
+        patch=16,
+        patch_width=128,
+        d=768,
+        depth=12,
+        heads=12,
+        mlp="swiglu",
+        norm="rms",
+        qk_norm=True,
+        positions="both",
+        context_tokens=32,
+        context_from=4,
+    ),
 }

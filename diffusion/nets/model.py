@@ -1,9 +1,7 @@
 """A backbone with its conditioners, and the way out of Linen: a pure ``init`` and ``apply``."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,34 +59,6 @@ def make_net(
         return model.apply({"params": params}, x, c_noise, cond, null, keys)
 
     return Net(jax.jit(init), apply, shape, names)
-
-
-def with_layers(apply: Callable[..., Any], *given: Any) -> tuple[Any, OrderedDict[str, Array]]:
-    """``apply(*given)``, and for every layer whether what it answered is finite, bool[].
-
-    Layers stand in the order in which they finished, by their path (``backbone/down0_0/conv1``; the whole is ""), so
-    the first that is False is the innermost that spoiled the rest. One that is called again ends in ``#2``. To be
-    called while tracing; not for nets with Linen's lifted transforms (``nn.remat``, ``nn.scan``), which trace inside.
-    """
-    found: OrderedDict[str, Array] = OrderedDict()
-
-    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        answer = call(*args, **kwargs)
-        if context.method_name == "__call__":
-            path, times = "/".join(context.module.path), 1
-            while (name := path if times == 1 else f"{path}#{times}") in found:
-                times += 1
-            found[name] = all_finite(answer)
-        return answer
-
-    with nn.intercept_methods(note):
-        return apply(*given), found
-
-
-def all_finite(tree: Any) -> Array:
-    """bool[]: no number of any kind in it is NaN or infinite."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.array(True)
 
 
 def _draw(declared: Params, key: Array) -> Params:

@@ -67,6 +67,18 @@ def test_sizes_are_those_of_the_real_state(tmp_path):
     assert held["activations_estimate"] > size(params)
 
 
+def test_a_scanned_net_is_described_as_its_loop_and_remat_keeps_less(tmp_path):
+    def found(**how):
+        net = {f"net__dit__{field}": value for field, value in (dict(d=64, heads=2) | how).items()}
+        return facts(program(tmp_path, net__name="dit", **net))
+
+    loop, scanned, again = found(scan=False), found(scan=True), found(remat="blocks")
+    assert loop["flops_per_image"] == scanned["flops_per_image"] == again["flops_per_image"]
+    kept = [held["bytes_per_device"]["activations_estimate"] for held in (loop, scanned, again)]
+    assert kept[1] == pytest.approx(kept[0], rel=0.01)
+    assert kept[2] < 0.2 * kept[1]
+
+
 def test_no_record_is_read(tmp_path, monkeypatch):
     def refuse(self, name):
         raise AssertionError(f"{name} was read")

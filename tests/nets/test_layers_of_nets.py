@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.attention import Attention
+from diffusion.nets import attention
+from diffusion.nets.attention import Attention, fused, written_out
 from diffusion.nets.layers import GroupNorm, ddpmpp_embedding, dropout, noise_embedding
 
 RNG = np.random.default_rng(0)
@@ -132,6 +133,74 @@ def test_attention_starts_at_zero_and_its_keys_have_no_bias():
         "out": ["bias", "kernel"],
     }
     assert not attend({"params": params}, X, None, None).any()
+
+
+QKV = [jnp.asarray(RNG.normal(size=(2, l, 2, 8)), jnp.float32) for l in (5, 3, 3)]
+
+
+@pytest.mark.parametrize("valid", [None, VALID, jnp.zeros((2, 3), bool)], ids=["all", "masked", "none"])
+def test_fused_attention_is_the_one_written_out(valid):
+    """Values and gradients; with no valid token, weights are equal in both."""
+    probe = jnp.asarray(RNG.normal(size=QKV[0].shape), jnp.float32)
+    found = [
+        jax.jit(jax.value_and_grad(lambda *qkv, f=f: jnp.sum(probe * f(*qkv, valid)), argnums=(0, 1, 2)))(*QKV)
+        for f in (fused, written_out)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *found)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "xla"])
+def test_a_fused_layer_is_the_same_layer_and_lets_no_nan_in(implementation):
+    params = {"params": attention_params(CONTEXT)}
+    layer = jax.jit(Attention(heads=2, implementation=implementation).apply)
+    hidden = jnp.where(VALID[..., None], CONTEXT, jnp.nan)
+    np.testing.assert_allclose(layer(params, X, hidden, VALID), attend(params, X, CONTEXT, VALID), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "e", "masked", "cuda", "chosen"),
+    [
+        (jnp.bfloat16, 64, False, True, "cudnn"),
+        (jnp.float16, 72, False, True, "cudnn"),
+        (jnp.bfloat16, 64, False, False, "xla"),
+        (jnp.float32, 64, False, True, "xla"),
+        (jnp.bfloat16, 64, True, True, "xla"),
+        (jnp.bfloat16, 20, False, True, "xla"),
+        (jnp.bfloat16, 136, False, True, "xla"),
+    ],
+)
+def test_auto_takes_flash_attention_where_it_can_be(monkeypatch, dtype, e, masked, cuda, chosen):
+    monkeypatch.setattr(attention, "on_cuda", lambda: cuda)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda q, k, v, mask, implementation: implementation)
+    q = jnp.zeros((1, 2, 1, e), dtype)
+    assert fused(q, q, q, jnp.ones((1, 2), bool) if masked else None) == chosen
+    assert fused(q, q, q, None, "cudnn") == "cudnn"
+
+
+def test_there_is_no_cuda_here():
+    assert not attention.on_cuda()
+
+
+def test_normalised_queries_and_keys_are_the_formula():
+    """Mean square 1 per head, times a scale per feature; and then turned where rotations are given."""
+    layer = Attention(heads=2, qk_norm=True)
+    declared = layer.init(jax.random.key(0), X)["params"]
+    params = jax.tree.map(lambda a: jnp.asarray(RNG.normal(0, 0.5, a.shape), jnp.float32), declared)
+    angles = RNG.normal(size=(5, 2))
+    rotations = tuple(jnp.asarray(f(angles), jnp.float32) for f in (np.cos, np.sin))
+
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    x = np.asarray(X, np.float64)
+    q, k, v = ((x @ p[name]["kernel"]).reshape(2, 5, 2, 4) for name in ("query", "key", "value"))
+    q, k = (
+        a / np.sqrt(np.square(a).mean(-1, keepdims=True) + 1e-6) * p[name]
+        for a, name in ((q, "query_norm"), (k, "key_norm"))
+    )
+    turn = lambda a: (a[..., :2] + 1j * a[..., 2:]) * np.exp(1j * angles)[None, :, None, :]  # noqa: E731
+    logits = np.einsum("blne,bmne->bnlm", turn(q), turn(k).conj()).real / 2
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    wanted = np.einsum("bnlm,bmne->blne", weights, v).reshape(x.shape) @ p["out"]["kernel"] + p["out"]["bias"]
+    np.testing.assert_allclose(layer.apply({"params": params}, X, rotations=rotations), wanted, rtol=1e-5, atol=1e-5)
 
 
 KEYS = jax.random.split(jax.random.key(1), 4)

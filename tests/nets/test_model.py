@@ -7,7 +7,8 @@ import pytest
 from flax import linen as nn
 
 from diffusion.nets.conditions import CONDITIONS, label, merge
-from diffusion.nets.model import make_net, with_layers
+from diffusion.nets.model import make_net
+from diffusion.nets.seen import with_layers
 from diffusion.nets.unet import unet
 from diffusion.types import Ports
 
