@@ -161,6 +161,17 @@ def test_a_block_computed_again_has_the_same_answer_and_gradient():
     jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4), again, plain)
 
 
+@pytest.mark.parametrize(("name", "joined"), [("unet_cifar", "noise1"), ("adm_64", "noise2")])
+def test_the_vector_joins_the_noise_where_the_published_nets_have_it(name, joined):
+    """DDPM++ before the embedding's two layers, where that is as wide as ``channels``; ADM after them."""
+    x, ports = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32), Ports(vec=jnp.zeros((1, 5)))
+    backbone = NETS[name](32, 3, jnp.float32)
+    params = jax.eval_shape(backbone.init, jax.random.key(0), x, jnp.zeros(1), ports)["params"]
+    side = 0 if joined == "noise1" else 1
+    assert params["vec"]["kernel"].shape == (5, params[joined]["kernel"].shape[side])
+    assert params["noise1"]["kernel"].shape == (backbone.channels, 4 * backbone.channels)
+
+
 FFHQ = dict(mults=(1, 2, 2, 2), attention=(2,))
 
 
