@@ -108,11 +108,11 @@ def test_a_conv_keeps_unit_variance_and_its_gradient_turns_the_kernel(side):
     inner = (slice(None), slice(1, -1), slice(1, -1))  # away from the zeros beyond the edges
 
     @jax.jit
-    def size_and_gradient(kernel):
+    def size_and_gradient(kernel, x, probe):  # constants would be folded by XLA: wrongly on JAX 0.7.2
         answer = lambda kernel: MPConv(64, side).apply({"params": {"kernel": kernel}}, x)  # noqa: E731
         return answer(kernel)[inner], jax.grad(lambda k: jnp.sum(probe * answer(k)))(kernel)
 
-    out, gradient = size_and_gradient(kernel)
+    out, gradient = size_and_gradient(kernel, x, probe)
     assert abs(rms(out) - 1) < 0.05
     axes = tuple(range(kernel.ndim - 1))
     along = np.abs(np.sum(np.asarray(kernel * gradient), axes))

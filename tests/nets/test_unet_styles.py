@@ -11,20 +11,15 @@ from diffusion.nets.conditions import label
 from diffusion.nets.edm2_unet import edm2
 from diffusion.nets.model import make_net
 from diffusion.nets.resampling import check_taps, resample
+from diffusion.nets.seen import with_layers
 from diffusion.nets.unet import unet
 from diffusion.nets.unet_blocks import BlockStyle, ResBlock, run
 from diffusion.state import count_parameters
 from diffusion.types import Ports
+from tests.nets.tiny_nets import C_NOISE, PORTS, X, shapes, tiny
 
 RNG = np.random.default_rng(0)
 FIR, AVERAGE = (1.0, 3.0, 3.0, 1.0), (1.0, 1.0)
-DDPMPP = dict(
-    channels=8, mults=(1, 2), blocks=1, attention=(), middle="attention", head_width=4, groups=4,
-    group_width=4, norm_eps=1e-6, resample="block", resample_filter=FIR, project_skip=True, skip_scale=0.5**0.5,
-    adaptive=False, embedding="ddpmpp", vec="before"
-)  # fmt: skip
-EDM2 = dict(channels=8, mults=(1, 2), blocks=1, attention=(), head_width=4)
-STYLES = {"ddpmpp": (unet, DDPMPP), "edm2": (edm2, EDM2)}
 
 
 def f32(*shape, sd=1.0):
@@ -120,96 +115,29 @@ def test_groups_are_no_narrower_than_asked_and_divide(c, groups, group_width, wa
     assert style.groups_of(c) == wanted
 
 
-X, C_NOISE = f32(3, 4, 4, 3), jnp.asarray([-0.3, 0.1, 0.7])
-PORTS = Ports(
-    vec=f32(3, 5),
-    seq=f32(3, 3, 6),
-    seq_valid=jnp.asarray([[True, True, False], [True, False, False], [False, True, True]]),
-    grid=f32(3, 4, 4, 2),
-)
-KEYS = jax.random.split(jax.random.key(3), 3)
+STYLES = ["unet, ddpmpp", "edm2"]
 
 
-class Case:
-    """A style with weights of which none is 0, and one compiled program for answers and gradients."""
-
-    def __init__(self, name):
-        self.row, self.keywords = STYLES[name]
-        self.net = self.make()
-        abstract = jax.eval_shape(self.net.init, jax.random.key(0), X, C_NOISE, PORTS)["params"]
-        sd = lambda a: 0.5 / np.sqrt(max(np.prod(a.shape[:-1]), 1))  # noqa: E731
-        self.params = jax.tree.map(lambda a: f32(*a.shape, sd=sd(a)), abstract)
-        self.probe = f32(3, 4, 4, 3)
-        self.answer_and_gradients = jax.jit(self.gradients_of(self.net))
-
-    def make(self, dtype=jnp.float32, **changed):
-        return self.row(4, 3, dtype, **(self.keywords | dict(dropout=0.25) | changed))
-
-    def gradients_of(self, net):
-        def loss(params, given, keys):
-            x, c_noise, vec, seq, grid, valid = given
-            answer = net.apply({"params": params}, x, c_noise, Ports(vec, seq, valid, grid), keys)
-            return jnp.sum(self.probe * answer), answer
-
-        def answer_and_gradients(params, x, c_noise, ports, keys):
-            floats = (x, c_noise, ports.vec, ports.seq, ports.grid)
-            split = lambda params, floats: loss(params, (*floats, ports.seq_valid), keys)  # noqa: E731
-            (_, answer), gradients = jax.value_and_grad(split, argnums=(0, 1), has_aux=True)(params, floats)
-            return answer, *gradients
-
-        return answer_and_gradients
-
-    def __call__(self, x=X, c_noise=C_NOISE, ports=PORTS, keys=KEYS):
-        return self.answer_and_gradients(self.params, x, c_noise, ports, keys)
-
-
-@pytest.fixture(scope="module", params=STYLES)
-def case(request):
-    return Case(request.param)
-
-
-def test_every_port_reaches_every_image_and_every_weight_has_a_gradient(case):
-    _, of_weights, (x, c_noise, vec, seq, grid) = case()
-    for part in (x, c_noise, vec, seq[PORTS.seq_valid], grid):
-        assert np.abs(part).min() > 1e-9
-    assert not seq[~PORTS.seq_valid].any()
-    for path, gradient in jax.tree.leaves_with_path(of_weights):
-        assert jnp.abs(gradient).max() > 1e-7, jax.tree_util.keystr(path)
-
-
-@pytest.mark.parametrize("hidden", [0.0, np.nan])
-def test_masked_tokens_change_nothing(case, hidden):
-    changed = jnp.where(PORTS.seq_valid[..., None], PORTS.seq, hidden)
-    ports = Ports(PORTS.vec, changed, PORTS.seq_valid, PORTS.grid)
-    jax.tree.map(np.testing.assert_array_equal, case(ports=ports), case())
-
-
-def test_an_image_is_the_same_in_any_slot_and_dropout_belongs_to_its_key(case):
-    order = np.array([2, 0, 1])
-    moved = jax.tree.map(lambda a: a[order], (X, C_NOISE, PORTS, KEYS))
-    answer = case()[0]
-    np.testing.assert_array_equal(case(*moved)[0], answer[order])
-    assert not np.allclose(case(keys=KEYS[order])[0], answer, rtol=0, atol=0.05 * float(jnp.abs(answer).max()))
-
-
-def test_bfloat16_computes_nearly_the_same_from_float32_weights(case):
-    half = case.make(jnp.bfloat16)
-    abstract = jax.eval_shape(half.init, jax.random.key(0), X, C_NOISE, PORTS)["params"]
-    assert {leaf.dtype for leaf in jax.tree.leaves(abstract)} == {jnp.dtype("float32")}
-    got, wanted = jax.jit(half.apply)({"params": case.params}, X, C_NOISE, PORTS, KEYS), case()[0]
-    assert got.dtype == wanted.dtype == jnp.float32
-    assert not np.array_equal(got, wanted)
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=4e-2 * float(jnp.abs(wanted).max()))
-
-
-def test_remat_computes_blocks_again_and_changes_nothing_else(case):
-    saving = case.make(remat="blocks")
-    given = X, C_NOISE, PORTS, KEYS
-    shapes = [jax.eval_shape(net.init, jax.random.key(0), *given) for net in (saving, case.net)]
-    assert shapes[0] == shapes[1]
-    programs = [str(jax.make_jaxpr(net.apply)({"params": case.params}, *given)) for net in (saving, case.net)]
-    blocks = [name for name in case.params if name[:2] in ("do", "mi", "up")]
+@pytest.mark.parametrize("kind", STYLES)
+def test_remat_computes_blocks_again_and_changes_nothing_else(kind):
+    given = X, C_NOISE, PORTS
+    nets = [tiny(kind, remat="blocks"), tiny(kind)]
+    assert shapes(nets[0]) == shapes(nets[1])
+    params = shapes(nets[0])
+    programs = [str(jax.make_jaxpr(net.apply)({"params": params}, *given)) for net in nets]
+    blocks = [name for name in params if name[:2] in ("do", "mi", "up")]
     assert [program.count("prevent_cse") for program in programs] == [len(blocks), 0]
+
+
+@pytest.mark.parametrize("kind", STYLES)
+def test_layers_are_seen_inside_blocks_that_are_computed_again(kind):
+    def seen(remat):
+        net = tiny(kind, remat=remat)
+        apply = lambda params: with_layers(net.apply, {"params": params}, X, C_NOISE, PORTS)  # noqa: E731
+        return list(jax.eval_shape(apply, shapes(net))[1])
+
+    assert seen("blocks") == seen("none")
+    assert "down0_half/conv1" in seen("blocks")
 
 
 def test_a_block_computed_again_has_the_same_answer_and_gradient():
@@ -221,8 +149,9 @@ def test_a_block_computed_again_has_the_same_answer_and_gradient():
             style = BlockStyle(jnp.float32, 1, 0, 4, 0, 1e-5, 0.5, True, AVERAGE, False, 1.0)
             return run(ResBlock(8, style, 0, "down", name="block"), self.remat, x, emb, keys)
 
-    given = f32(3, 4, 4, 8), f32(3, 5), KEYS
-    params = jax.tree.map(lambda a: f32(*a.shape, sd=0.5), jax.eval_shape(Nested("none").init, KEYS[0], *given))
+    keys = jax.random.split(jax.random.key(3), 3)
+    given = f32(3, 4, 4, 8), f32(3, 5), keys
+    params = jax.tree.map(lambda a: f32(*a.shape, sd=0.5), jax.eval_shape(Nested("none").init, keys[0], *given))
 
     def value_and_gradient(remat):
         loss = lambda params: jnp.square(Nested(remat).apply(params, *given)).sum()  # noqa: E731

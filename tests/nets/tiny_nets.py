@@ -11,18 +11,44 @@ from flax import linen as nn
 from diffusion.nets.backbones import NETS
 from diffusion.types import Ports
 
+_EDM2 = dict(channels=8, mults=(1, 2), blocks=1, attention=(), head_width=4)
 _DIT = dict(d=8, depth=2, heads=2, patch=2)
 TINY = {
     "unet": dict(channels=8, groups=2, heads=2, mults=(1,), attention=()),
-    "edm2": dict(channels=8, mults=(1,), attention=(), head_width=4),
+    "edm2": _EDM2,
     "dit": _DIT,
     "jit_b_16": _DIT | dict(patch_width=5, context_tokens=2, context_from=1),
 }
-SIZES = {  # rows that are another one's tiny net
-    *("unet_cifar", "adm_64", "edm2_xs", "edm2_s"),
-    *("dit_s_2", "dit_b_2", "dit_l_2", "dit_xl_2"),
-}
+SIZES = {
+    "unet_cifar",
+    "adm_64",
+    "edm2_xs",
+    "edm2_s",
+    "dit_s_2",
+    "dit_b_2",
+    "dit_l_2",
+    "dit_xl_2",
+}  # rows that are another one's tiny net
+_DDPMPP = dict(
+    channels=8,
+    mults=(1, 2),
+    blocks=1,
+    attention=(),
+    middle="attention",
+    head_width=4,
+    groups=4,
+    group_width=4,
+    norm_eps=1e-6,
+    resample="block",
+    resample_filter=(1.0, 3.0, 3.0, 1.0),
+    project_skip=True,
+    skip_scale=0.5**0.5,
+    adaptive=False,
+    embedding="ddpmpp",
+    vec="before",
+)
 MORE = {  # what no row has by default
+    "unet, ddpmpp": ("unet", _DDPMPP),
     "dit, seq as context": ("dit", _DIT | dict(seq_as="context", context_tokens=1, norm="rms")),
     "dit, no scan": ("dit", _DIT | dict(positions="rotary", qk_norm=True, scan=False, remat="dots")),
     "dit, remat": ("dit", _DIT | dict(mlp="swiglu", remat="blocks", patch=1)),
