@@ -191,14 +191,18 @@ def _fresh_state(program: Program) -> TrainState:
     def make() -> TrainState:
         key = of_purpose(jax.random.key(program.seed), "init")
         params = program.diffusion.net.init(key) if initial is None else jax.tree.map(jnp.copy, initial)
-        return state.create(params, program.optimiser.tx, plateau_state(), program.seed)
+        return state.create(
+            params, program.optimiser.tx, plateau_state(), program.seed, program.diffusion.density.init()
+        )
 
     return jax.jit(make, out_shardings=replicated(program.mesh))()
 
 
 def _abstract_state(program: Program) -> TrainState:
     def make(params: Params) -> TrainState:
-        return state.create(params, program.optimiser.tx, plateau_state(), program.seed)
+        return state.create(
+            params, program.optimiser.tx, plateau_state(), program.seed, program.diffusion.density.init()
+        )
 
     return _on_mesh(program, jax.eval_shape(make, abstract_params(program)))
 

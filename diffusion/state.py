@@ -29,6 +29,7 @@ class TrainState:
       ema: float32 averages of the weights.
       opt_state: the optimiser's.
       plateau: the state of the rate's scale (`lr_schedules.Plateau`).
+      density: what the density of t has learned, () where it learns nothing.
     """
 
     step: Array
@@ -40,14 +41,16 @@ class TrainState:
     ema: Params
     opt_state: Any
     plateau: Any
+    density: Any = ()
 
 
-def create(params: Params, tx: optax.GradientTransformation, plateau: Any, seed: int) -> TrainState:
+def create(params: Params, tx: optax.GradientTransformation, plateau: Any, seed: int, density: Any = ()) -> TrainState:
     """The state before the first batch. Runs inside jit and under `jax.eval_shape` as well."""
     counters = {name: jnp.zeros((), jnp.int32) for name in ("step", "updates", "bad_in_row", "bad_total")}
     key = jax.random.key_data(jax.random.key(seed))
     averages = ema.init(params)
-    return TrainState(**counters, key=key, params=params, ema=averages, opt_state=tx.init(params), plateau=plateau)
+    learned = dict(params=params, ema=averages, opt_state=tx.init(params), plateau=plateau, density=density)
+    return TrainState(**counters, key=key, **learned)
 
 
 def run_key(state: TrainState) -> Array:

@@ -198,7 +198,8 @@ class Loop:
         between = functools.partial(self.stop.check, self._goes_on())
         with self.log.progress.aside():
             if due["val"]:
-                values |= evaluate.validation(p, state.ema, between)
+                weights = {"val/loss": state.ema, "val/loss_raw": state.params}
+                values |= evaluate.validation(p, weights, between)
                 self.log.writers.write(step, values)
             if due["sample"]:
                 events.sample_grid(p, state.ema, step, self.log.writers, between)
