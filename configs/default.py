@@ -17,6 +17,7 @@ from diffusion.nets.codec import CODECS
 from diffusion.nets.conditions import CONDITIONS
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS
+from diffusion.process import TARGETS
 from diffusion.samplers import GRIDS, SAMPLERS
 from diffusion.schedules import SCHEDULES
 from diffusion.tables import rows
@@ -50,13 +51,16 @@ def get_config() -> ConfigDict:
         # (alpha, sigma) of t: linear, scaled_linear, quadratic, cosine, sigmoid, vp, sub_vp, ve, edm, flow, gvp,
         # decoupled
         schedule="cosine",
-        target="v",  # what the net answers: x0, eps, v, velocity, edm
+        # what the net answers: x0, eps, v, velocity, edm, learned_variance; decoupled, decoupled_linear
+        target="v",
         sigma_data=0.5,  # standard deviation of the data, in the net's units
         **rows(SCHEDULES),
+        **rows(TARGETS),
     )
     c.objective = dict(
-        density="uniform",  # of training times: uniform, stratified, lognormal, logit_normal
-        weighting="unit",  # of the loss at t: unit, min_snr, edm
+        density="uniform",  # of training times: uniform, stratified, lognormal, logit_normal, importance
+        # of the loss at t: unit, min_snr, soft_min_snr, p2, edm, velocity, uncertainty; bounded_exp, ddm (decoupled)
+        weighting="unit",
         **rows(DENSITIES),
         **rows(WEIGHTINGS),
     )
@@ -97,7 +101,7 @@ def get_config() -> ConfigDict:
         max_loss=0.0,  # a batch whose mean loss is above it is skipped, as a bad step; 0 allows any finite one
         debug=False,  # after a bad step, name the first layer whose output is not finite; slower: waits for every step
     )
-    c.val = dict(every=250)  # steps between validation losses (fixed t and noise, EMA weights); 0 never
+    c.val = dict(every=250)  # steps between validation losses (fixed t and noise; EMA and raw weights); 0 never
     c.checkpoint = dict(
         every=250,  # steps between checkpoints; the last step is always saved
         keep=2,  # newest checkpoints kept

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from diffusion import keys
 from diffusion.augment import Augment, none
+from diffusion.densities import Density
 from diffusion.nets.codec import Codec
 from diffusion.nets.conditions import AUGMENT
 from diffusion.nets.model import Net
-from diffusion.objective import Density, Losses, Weighting, denoising_losses
+from diffusion.objective import Losses, Weighting, denoising_losses
 from diffusion.process import Process
 from diffusion.samplers import per_image_normal
 from diffusion.types import Array, Batch, Cond, Frozen, Params
@@ -50,6 +52,7 @@ def batch_losses(
     slot: Array,
     n_valid: Array,
     drop: bool,
+    density: Any = None,
 ) -> Losses:
     """The loss of each row, drawn for its slot of the global batch.
 
@@ -59,11 +62,14 @@ def batch_losses(
       slot: i32[b], the rows' places in the global batch.
       n_valid: i32[], valid rows of the global batch.
       drop: whether conditions and activations are dropped and images augmented, as in training.
+      density: what the density of t has learned; its state at the start where it is not given.
     """
     t_key, eps_key, null_key, net_key = jax.random.split(key, 4)
     x0 = d.codec.encode(frozen, batch.x)
-    eps = per_image_normal(keys.per_slot(eps_key, slot), 0, x0.shape[1:])
-    t = d.density(t_key, slot, n_valid)
+    eps_keys = keys.per_slot(eps_key, slot)
+    eps = per_image_normal(eps_keys, 0, x0.shape[1:])
+    third = d.process.target.third
+    t, density_weight = d.density.draw(d.density.init() if density is None else density, t_key, slot, n_valid)
     null = _nulls(d, keys.per_slot(null_key, slot)) if drop else _no_nulls(d, slot)
     net_keys = keys.per_slot(net_key, slot) if drop else None
     x0, cond = _augmented(d, x0, batch.cond, key, slot) if drop else (x0, batch.cond)
@@ -74,6 +80,9 @@ def batch_losses(
         x0,
         eps,
         t,
+        third=third.draw(per_image_normal(eps_keys, 1, x0.shape[1:])) if third else None,
+        density_weight=density_weight,
+        params=params,
     )
 
 

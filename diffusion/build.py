@@ -32,7 +32,7 @@ from diffusion.nets.backbones import NETS
 from diffusion.nets.codec import CODECS, Codec
 from diffusion.nets.conditions import CONDITIONS, AugmentLabel
 from diffusion.nets.model import Net, make_net
-from diffusion.objective import DENSITIES, WEIGHTINGS
+from diffusion.objective import DENSITIES, WEIGHTINGS, Weighting
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
 from diffusion.process import TARGETS, Process
 from diffusion.program import CLASS_CONDITION, Loading, Program, Sampling
@@ -135,17 +135,18 @@ def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
 
 
 def _diffusion(c: ConfigDict, dataset: Dataset, transform: Transform) -> Diffusion:
-    process = _process(c.process)
+    process, weighting = _process(c.process), _choose(WEIGHTINGS, "objective", c.objective, "weighting")
+    _check_weighting(weighting, c.objective.weighting, process)
     codec = _codec(c.codec, dataset)
     for name in ("drop", "drop_all"):
         if not 0 <= c.cond[name] <= 1:
             raise ConfigError(f"cond.{name}", f"is {c.cond[name]}; it must lie in [0, 1]")
     augment = _augment(c, codec)
     return Diffusion(
-        net=_net(c.net, c.cond, dataset, codec.shape(transform.shape), augment),
+        net=_with_learned(weighting, _net(c, dataset, codec.shape(transform.shape), process.target.heads, augment)),
         process=process,
         density=_choose(DENSITIES, "objective", c.objective, "density", process),
-        weighting=_choose(WEIGHTINGS, "objective", c.objective, "weighting"),
+        weighting=weighting,
         codec=codec,
         cond_drop=c.cond.drop,
         cond_drop_all=c.cond.drop_all,
@@ -183,13 +184,27 @@ def _process(c: ConfigDict) -> Process:
         raise ConfigError("process", f"schedule={c.schedule} with target={c.target}: {error}") from error
 
 
-def _net(c: ConfigDict, cond: ConfigDict, dataset: Dataset, shape: tuple[int, int, int], augment: Augment) -> Net:
+def _check_weighting(weighting: Weighting, name: str, process: Process) -> None:
+    try:
+        jax.eval_shape(lambda t: weighting.weigh(process, t), jax.ShapeDtypeStruct((1,), jnp.float32))
+    except ValueError as error:
+        raise ConfigError("objective.weighting", f"{name} {error}") from error
+
+
+def _with_learned(weighting: Weighting, net: Net) -> Net:
+    """The net, whose params hold what the weighting learns too."""
+    learns = weighting.init
+    return replace(net, init=jax.jit(lambda key: {**net.init(key), **learns()})) if learns else net
+
+
+def _net(config: ConfigDict, dataset: Dataset, shape: tuple[int, int, int], heads: int, augment: Augment) -> Net:
+    c, cond = config.net, config.cond
     height, width, channels = shape
     if height != width:
         raise ConfigError("data.size", f"images are {height}x{width}; give a side, to crop them square")
     if c.dtype not in DTYPES:
         raise ConfigError("net.dtype", f"{c.dtype!r} is not one of: {', '.join(DTYPES)}")
-    backbone = _choose(NETS, "net", c, "name", height, channels, DTYPES[c.dtype])
+    backbone = _choose(NETS, "net", c, "name", height, heads * channels, DTYPES[c.dtype])
     conditioners = {}
     for name in cond.names:
         if name not in CONDITIONS:

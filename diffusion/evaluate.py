@@ -5,7 +5,7 @@ Knows no loop and changes no training state; its randomness is its own stream.
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,13 +115,20 @@ def prepare(program: Program) -> Extractor:
     return program.make_extractor(name, classes, train, test, cache)
 
 
-def validation(program: Program, params: Params, between: Callable[[], None] = lambda: None) -> dict[str, float | None]:
-    """``val/loss`` and its quarters of t on the test split, with a fixed t and noise for every example."""
+def validation(
+    program: Program, weights: Mapping[str, Params], between: Callable[[], None] = lambda: None
+) -> dict[str, float | None]:
+    """The loss of each of ``weights`` (``val/loss``, ``val/loss_raw``) and its quarters of t on the test split.
+
+    The example, its t and its noise are fixed, and the same for all weights.
+    """
     key, frozen = keys.stream(program.seed, "validate"), program.diffusion.codec.frozen
     step, total = _validation_step(program), None
     for batch in feed.once(program, "test"):
         between()
-        sums = jax.tree.map(np.float64, jax.device_get(step(params, frozen, batch, key)))
+        found = {name: jax.device_get(step(params, frozen, batch, key)) for name, params in weights.items()}
+        sums = {name + part.removeprefix("loss"): pair for name, sums in found.items() for part, pair in sums.items()}
+        sums = jax.tree.map(np.float64, sums)
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     return divide(total)
 

@@ -39,7 +39,7 @@ def make_inspection_step(
     """
 
     def mean_loss(params: Params, given: Given, rows: Rows) -> tuple[Array, tuple[Found, None]]:
-        (frozen, key, n_valid), (part, slot) = given, rows
+        (frozen, key, n_valid, density), (part, slot) = given, rows
         found: dict[str, Any] = {}
 
         def apply(params: Params, *inputs: Any) -> Array:
@@ -48,7 +48,7 @@ def make_inspection_step(
             return answer
 
         seen = replace(diffusion, net=replace(diffusion.net, apply=apply))
-        losses = batch_losses(seen, params, frozen, part, key, slot, n_valid, drop=True).loss
+        losses = batch_losses(seen, params, frozen, part, key, slot, n_valid, drop=True, density=density).loss
         total = jnp.sum(jnp.where(part.valid, losses, 0.0))
         found["loss"] = jnp.isfinite(total)
         bad = jax.tree.map(lambda finite: 1 - finite.astype(jnp.int32), found)  # parts of a batch add up

@@ -1,7 +1,7 @@
 """The process: x_t = alpha * x0 + sigma * eps, and every regression target as y = p * x0 + q * eps.
 
-A target is a pair (p, q); turning a net's answer back into (x0, eps) is a 2x2 solve. The process also owns what the net
-is fed with: its input scale and its noise embedding.
+A target is a pair (p, q), or a pair for each of several heads; turning a net's answer back into (x0, eps) is a 2x2
+solve. The process also owns what the net is fed with: its input scale and its noise embedding.
 """
 
 from collections.abc import Callable
@@ -10,32 +10,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from diffusion.decoupled import decoupled, decoupled_linear
+from diffusion.learned_variance import learned_variance
 from diffusion.schedules import Schedule
+from diffusion.target import Coefficients, Target, expand, solve_line
 from diffusion.types import Array, Prediction
-
-
-@dataclass(frozen=True)
-class Coefficients:
-    """What a target's (p, q) may depend on, all at one time t."""
-
-    alpha: Array
-    sigma: Array
-    d_alpha: Array
-    d_sigma: Array
-    sigma_data: float
-
-
-@dataclass(frozen=True)
-class Target:
-    """A regression target.
-
-    Attributes:
-      pq: the coefficients of (x0, eps) in y.
-      divides_by_alpha: recovering x0 from y divides by alpha, so alpha must never be exactly 0.
-    """
-
-    pq: Callable[[Coefficients], tuple[Array, Array]]
-    divides_by_alpha: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +27,8 @@ class Process:
       sigma_data: standard deviation of the clean data, for the input scale and the EDM target.
 
     Raises:
-      ValueError: an illegal pair (eps where alpha reaches exactly 0), or sigma_data <= 0.
+      ValueError: an illegal pair (eps where alpha reaches exactly 0, a target that is made for another schedule), or
+        sigma_data <= 0.
     """
 
     schedule: Schedule
@@ -63,37 +43,65 @@ class Process:
                 "the eps target cannot be inverted where alpha is exactly 0, as it is at this schedule's noisy end; "
                 "take x0, v, velocity or edm, or another schedule"
             )
+        if reason := self.target.refuses(self.schedule):
+            raise ValueError(reason)
 
     def coefficients(self, t: Array) -> Coefficients:
         """alpha, sigma and their derivatives in t, each shaped like t."""
         t = jnp.asarray(t, jnp.float32)
         (alpha, sigma), (d_alpha, d_sigma) = jax.jvp(self.schedule.alpha_sigma, (t,), (jnp.ones_like(t),))
-        return Coefficients(alpha, sigma, d_alpha, d_sigma, self.sigma_data)
+        return Coefficients(t, alpha, sigma, d_alpha, d_sigma, self.sigma_data)
 
-    def perturb(self, x0: Array, eps: Array, t: Array) -> Array:
-        """x_t [b h w c] from x0, eps [b h w c] and t [b]."""
+    def perturb(self, x0: Array, eps: Array, t: Array, third: Array | None = None) -> Array:
+        """x_t [b h w c] from x0, eps [b h w c] and t [b]; ``third`` is the target's third variable, 0 if not given."""
         alpha, sigma = self.schedule.alpha_sigma(t)
-        return expand(alpha, x0) * x0 + expand(sigma, x0) * eps
+        x_t = expand(alpha, x0) * x0 + expand(sigma, x0) * eps
+        if third is None:
+            return x_t
+        return x_t + expand(self.target.third.kappa(self.coefficients(t)), x0) * third
 
-    def regression_target(self, x0: Array, eps: Array, t: Array) -> Array:
-        """y [b h w c], what the net is to answer."""
-        p, q = self.target.pq(self.coefficients(t))
-        return expand(p, x0) * x0 + expand(q, x0) * eps
+    def regression_target(self, x0: Array, eps: Array, t: Array, third: Array | None = None) -> Array:
+        """y [b h w lines * c], what the regressed heads of the net are to answer, each c channels."""
+        at = self.coefficients(t)
+        lines = []
+        for line in self.target.lines:
+            p, q, *k = line(at)
+            y = expand(p, x0) * x0 + expand(q, x0) * eps
+            lines.append(y if third is None else y + expand(k[0], x0) * third)
+        return lines[0] if len(lines) == 1 else jnp.concatenate(lines, axis=-1)
 
     def predict(self, y: Array, x_t: Array, t: Array) -> Prediction:
-        """Solve alpha x0 + sigma eps = x_t, p x0 + q eps = y for (x0, eps), all [b h w c]; t is [] or [b]."""
-        at = self.coefficients(t)
-        p, q = self.target.pq(at)
-        det = at.alpha * q - at.sigma * p
-        x0 = expand(q / det, x_t) * x_t - expand(at.sigma / det, x_t) * y
-        eps = expand(at.alpha / det, x_t) * y - expand(p / det, x_t) * x_t
-        return Prediction(x0, eps)
+        """(x0, eps) from the net's answer y [b h w heads * c] at x_t [b h w c]; t is [] or [b]."""
+        target, at = self.target, self.coefficients(t)
+        if target.solve is None:
+            return solve_line(target.lines[0], at, y, x_t)
+        return target.solve(at, self.answers(y), x_t)
+
+    def answers(self, y: Array) -> list[Array]:
+        """The heads of y [b h w heads * c], [b h w c] each."""
+        return jnp.split(y, self.target.heads, axis=-1)
 
     def x0_gain(self, t: Array) -> Array:
-        """|d x0 / d y| at fixed x_t: an error of e in y is an error of x0_gain * e in x0."""
+        """|d x0 / d y| at fixed x_t: an error of e in y is an error of x0_gain * e in x0.
+
+        Raises:
+          ValueError: several regressed heads, of which each has its own part in x0.
+        """
+        if len(self.target.lines) > 1:
+            raise ValueError("weighs the error of x0, which several heads share: take unit, bounded_exp or ddm")
         at = self.coefficients(t)
-        p, q = self.target.pq(at)
+        p, q = self.target.lines[0](at)
         return jnp.abs(at.sigma / (at.alpha * q - at.sigma * p))
+
+    def head_gains(self, t: Array) -> Array:
+        """[b lines]: an error of e in a head's y is one of gain * e in its part of a decoupled path: C, eps, K.
+
+        Raises:
+          ValueError: a target without such heads.
+        """
+        if self.target.gains is None:
+            raise ValueError("weighs the heads C and eps: take it with the decoupled targets")
+        return jnp.stack(self.target.gains(self.coefficients(t)), axis=-1)
 
     def logsnr(self, t: Array) -> Array:
         """log(alpha^2 / sigma^2), +inf on clean data."""
@@ -119,11 +127,6 @@ class Process:
         return denoise
 
 
-def expand(a: Array, like: Array) -> Array:
-    """Append axes of length 1 to [b] (or []) until it multiplies ``like`` [b ...]."""
-    return jnp.reshape(a, jnp.shape(a) + (1,) * (like.ndim - jnp.ndim(a)))
-
-
 def _edm(c: Coefficients) -> tuple[Array, Array]:
     # Karras 2022, table 1, for any alpha: F = (x0 - c_skip x_t) / c_out with s = sigma / alpha
     scale = c.sigma_data * jnp.sqrt(c.sigma**2 + (c.alpha * c.sigma_data) ** 2)
@@ -147,9 +150,12 @@ def _velocity(c: Coefficients) -> tuple[Array, Array]:
 
 
 TARGETS = {
-    "x0": lambda: Target(_x0),
-    "eps": lambda: Target(_eps, divides_by_alpha=True),
-    "v": lambda: Target(_v),
-    "velocity": lambda: Target(_velocity),
-    "edm": lambda: Target(_edm),
+    "x0": lambda: Target((_x0,)),
+    "eps": lambda: Target((_eps,), divides_by_alpha=True),
+    "v": lambda: Target((_v,)),
+    "velocity": lambda: Target((_velocity,)),
+    "edm": lambda: Target((_edm,)),
+    "learned_variance": learned_variance,
+    "decoupled": decoupled,
+    "decoupled_linear": decoupled_linear,
 }

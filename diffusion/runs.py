@@ -248,8 +248,8 @@ def _abstract_state(program: Program) -> TrainState:
 
 
 def _created(program: Program, params: Params) -> TrainState:
-    o = program.optimiser
-    return state.create(params, o.tx, plateau_state(), program.seed, o.averages.decays)
+    o, density = program.optimiser, program.diffusion.density.init()
+    return state.create(params, o.tx, plateau_state(), program.seed, o.averages.decays, density)
 
 
 def _on_mesh(program: Program, tree: Any) -> Any:

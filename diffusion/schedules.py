@@ -156,7 +156,8 @@ def sigmoid(*, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> Sched
         from_noise = jnp.arctanh(down * math.cosh(half_end) / (1.0 + down * math.sinh(half_end))) / half_span
         return jnp.where(logsnr > 0, from_clean, 1.0 - from_noise)
 
-    return Schedule(alpha_sigma, t_of_logsnr, _thousands, _itself, t_min=1e-4, t_max=1.0)
+    # up to where abar is 3e-5: beyond, alpha falls like sqrt(1 - t), with an infinite slope
+    return Schedule(alpha_sigma, t_of_logsnr, _thousands, _itself, t_min=1e-4, t_max=1 - 1e-4)
 
 
 def vp(*, beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:

@@ -30,6 +30,7 @@ class TrainState:
       ema: name -> float32 average of the weights.
       opt_state: the optimiser's.
       plateau: the state of the rate's scale (`lr_schedules.Plateau`).
+      density: what the density of t has learned, () where it learns nothing.
     """
 
     step: Array
@@ -41,16 +42,23 @@ class TrainState:
     ema: dict[str, Params]
     opt_state: Any
     plateau: Any
+    density: Any = ()
 
 
 def create(
-    params: Params, tx: optax.GradientTransformation, plateau: Any, seed: int, averages: Iterable[str] = ("ema",)
+    params: Params,
+    tx: optax.GradientTransformation,
+    plateau: Any,
+    seed: int,
+    averages: Iterable[str] = ("ema",),
+    density: Any = (),
 ) -> TrainState:
     """The state before the first batch; ``averages`` are names. Runs inside jit and under `jax.eval_shape` as well."""
     counters = {name: jnp.zeros((), jnp.int32) for name in ("step", "updates", "bad_in_row", "bad_total")}
     key = jax.random.key_data(jax.random.key(seed))
     held = {name: ema.init(params) for name in averages}
-    return TrainState(**counters, key=key, params=params, ema=held, opt_state=tx.init(params), plateau=plateau)
+    learned = dict(params=params, ema=held, opt_state=tx.init(params), plateau=plateau, density=density)
+    return TrainState(**counters, key=key, **learned)
 
 
 def run_key(state: TrainState) -> Array:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,8 +80,19 @@ class Optimiser:
     max_loss: float
 
 
-Given = tuple[Frozen, Array, Array]  # frozen weights, the step's key, valid rows i32[] of the global batch
+# frozen weights, the step's key, valid rows i32[] of the global batch, what the density of t has learned
+Given = tuple[Frozen, Array, Array, Any]
 Rows = tuple[Batch, Array]  # rows of the global batch and their slots i32[b]
+
+
+class PerRow(NamedTuple):
+    """Of each row: whether its loss is not finite, its time, its loss before the density's weight."""
+
+    bad: Array
+    t: Array
+    loss: Array
+
+
 TrainStep = Callable[[TrainState, Frozen, Batch, Array], tuple[TrainState, Metrics]]
 
 
@@ -98,18 +109,19 @@ def make_train_step(
       state: one like those it will be given, of which the shapes decide where they lie; needed with ``mesh.fsdp``.
     """
 
-    def mean_loss(params: Params, given: Given, rows: Rows) -> tuple[Array, tuple[Sums, Array]]:
-        (frozen, key, n_valid), (part, slot) = given, rows
-        losses = batch_losses(diffusion, params, frozen, part, key, slot, n_valid, drop=True)
+    def mean_loss(params: Params, given: Given, rows: Rows) -> tuple[Array, tuple[Sums, PerRow]]:
+        (frozen, key, n_valid, density), (part, slot) = given, rows
+        losses = batch_losses(diffusion, params, frozen, part, key, slot, n_valid, drop=True, density=density)
         sums = loss_sums(diffusion.process, losses, part.valid, "train/loss")
         bad_rows = part.valid & ~jnp.isfinite(losses.loss)
-        return sums["train/loss"][0] / n_valid, (sums, bad_rows)
+        return sums["train/loss"][0] / n_valid, (sums, PerRow(bad_rows, losses.t, losses.plain))
 
     reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss, mesh)
 
     def train_step(state: TrainState, frozen: Frozen, batch: Batch, words: Array) -> tuple[TrainState, Metrics]:
-        (grads, sums), bad_rows = reduced(gradient, *terms(state, frozen, batch))
-        return _apply(state, grads, sums, bad_rows, words, optimiser)
+        (grads, sums), per_row = reduced(gradient, *terms(state, frozen, batch))
+        density = diffusion.density.update(state.density, per_row.t, per_row.loss, batch.valid)
+        return _apply(state, grads, sums, per_row.bad, density, words, optimiser)
 
     rows, whole, held = over_rows(mesh), replicated(mesh), layout(mesh, state)
     return jax.jit(train_step, in_shardings=(held, whole, rows, rows), out_shardings=(held, whole), donate_argnums=0)
@@ -126,7 +138,7 @@ def terms(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[tuple[Params
     slot = jnp.arange(batch.valid.shape[0], dtype=jnp.int32)
     slot = jnp.where(batch.valid, slot, jnp.argmax(batch.valid))  # what fills the shape draws what the first row draws
     n_valid = jnp.maximum(jnp.sum(batch.valid), 1)  # where no row is valid nothing is divided by 0
-    return (state.params, (frozen, key, n_valid)), (fill(batch), slot)
+    return (state.params, (frozen, key, n_valid, state.density)), (fill(batch), slot)
 
 
 def gradient_of(mean_loss: Callable, mesh: Mesh) -> Callable:
@@ -149,7 +161,7 @@ def reduction_of(optimiser: Optimiser, mesh: Mesh) -> Callable:
 
 
 def _apply(
-    state: TrainState, grads: Params, sums: Sums, bad_rows: Array, words: Array, o: Optimiser
+    state: TrainState, grads: Params, sums: Sums, bad_rows: Array, density: Any, words: Array, o: Optimiser
 ) -> tuple[TrainState, Metrics]:
     total, count = sums["train/loss"]
     suspect = Suspect(bad_rows, total / jnp.maximum(count, 1), optax.tree.norm(grads))
@@ -161,7 +173,7 @@ def _apply(
     params = optim.apply(state.params, direction, rate)
     decays = ema.decays_at(o.averages, state.updates, o.ema_every)
     averages = {name: ema.update(state.ema[name], params, decay) for name, decay in decays.items()}
-    updated = replace(state, params=params, ema=averages, opt_state=opt_state)
+    updated = replace(state, params=params, ema=averages, opt_state=opt_state, density=density)
     moves = ok & (count > 0)  # a batch of which no record could be read is no update, nor a bad step
     kept = jax.tree.map(lambda new, old: jnp.where(moves, new, old), updated, state)
     bad = jnp.where(ok, 0, 1).astype(jnp.int32)
@@ -199,7 +211,7 @@ def make_validation_step(diffusion: Diffusion, mesh: Mesh, examples: int) -> Cal
     def validation_step(params: Params, frozen: Frozen, batch: Batch, key: Array) -> Sums:
         slot, params = jnp.maximum(batch.id, 0), gathered(mesh, params)
         losses = batch_losses(diffusion, params, frozen, fill(batch), key, slot, jnp.asarray(examples), drop=False)
-        return loss_sums(diffusion.process, losses, batch.valid, "val/loss")
+        return loss_sums(diffusion.process, losses, batch.valid, "loss")
 
     rows, whole = over_rows(mesh), replicated(mesh)
     return jax.jit(validation_step, in_shardings=(as_given(mesh), whole, rows, whole), out_shardings=whole)

@@ -203,7 +203,7 @@ class Loop:
             if due["snapshot"]:
                 events.snapshot(p, state, step)
             if due["val"]:
-                values |= evaluate.validation(p, weights, between)
+                values |= evaluate.validation(p, {"val/loss": weights, "val/loss_raw": state.params}, between)
                 self.log.writers.write(step, values)
             if due["sample"]:
                 events.sample_grid(p, weights, step, self.log.writers, between)

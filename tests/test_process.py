@@ -81,7 +81,7 @@ ENDS_IN_NOISE = {"flow", "gvp", "decoupled"}
 LEGAL = [(s, y) for s in SCHEDULES for y in TARGETS if legal(s, y)]
 
 RANDOM = np.random.default_rng(0)
-X0, EPS = (RANDOM.standard_normal((3, 2, 2, 1)) for _ in range(2))
+X0, EPS, THIRD = (RANDOM.standard_normal((3, 2, 2, 1)) for _ in range(3))
 
 
 def along(schedule: str, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +113,28 @@ ORACLES = {
     "v": salimans_ho_v,
     "velocity": lambda schedule: (noisy(schedule, 1e-5) - noisy(schedule, -1e-5)) / 2e-5,
     "edm": karras_f,
+    "learned_variance": lambda schedule: EPS,
+    # the preconditioning C = c_skip x + c_out F and its like for eps, solved for the two F
+    "decoupled": lambda schedule: np.concatenate([huang_f(0), huang_f(1)], axis=-1),
+    "decoupled_linear": lambda schedule: np.concatenate([-X0 - THIRD / 2, EPS, THIRD], axis=-1),
 }
+
+
+def huang_f(head: int) -> np.ndarray:
+    t = np.array(TIMES["decoupled"]).reshape(3, 1, 1, 1)
+    x_t, v = (1 - t) * X0 + np.sqrt(t) * EPS, (1 - t) ** 2 * SD**2 + t
+    if head == 0:
+        return (-X0 + (1 - t) * SD**2 / v * x_t) / (SD * np.sqrt(t / v))
+    return (EPS - np.sqrt(t) / v * x_t) / ((1 - t) * SD / np.sqrt(v))
+
+
+def all_heads(process: Process, y):
+    """An answer of every head, 0 where there is nothing to regress on."""
+    missing = process.target.heads - len(process.target.lines)
+    return jnp.concatenate([y, *[jnp.zeros_like(y)] * missing], axis=-1)
+
+
+ONE_LINE = [(s, y) for s, y in LEGAL if len(TARGETS[y]().lines) == 1]
 
 
 @functools.cache
@@ -123,18 +144,20 @@ def computed(schedule: str) -> SimpleNamespace:
 
     def everything(x0, eps, t):
         any_process = processes["x0"]
-        x_t = any_process.perturb(x0, eps, t)
-        targets = {y: process.regression_target(x0, eps, t) for y, process in processes.items()}
-        found = {y: process.predict(targets[y], x_t, t) for y, process in processes.items()}
-        moved = {y: process.predict(targets[y] + 0.5, x_t, t) for y, process in processes.items()}
+        third = {y: jnp.float32(THIRD) if process.target.third else None for y, process in processes.items()}
+        x_t = {y: process.perturb(x0, eps, t, third[y]) for y, process in processes.items()}
+        targets = {y: process.regression_target(x0, eps, t, third[y]) for y, process in processes.items()}
+        found = {y: process.predict(all_heads(process, targets[y]), x_t[y], t) for y, process in processes.items()}
+        lines = {y: process for y, process in processes.items() if len(process.target.lines) == 1}
+        moved = {y: process.predict(all_heads(process, targets[y] + 0.5), x_t[y], t) for y, process in lines.items()}
         return SimpleNamespace(
-            x_t=x_t,
+            x_t=x_t["x0"],
             c_in=any_process.c_in(t),
             logsnr=any_process.logsnr(t),
             targets=targets,
             found={y: (p.x0, p.eps) for y, p in found.items()},
             moved={y: p.x0 - found[y].x0 for y, p in moved.items()},
-            gain={y: process.x0_gain(t) for y, process in processes.items()},
+            gain={y: process.x0_gain(t) for y, process in lines.items()},
         ).__dict__
 
     arguments = (jnp.asarray(a, jnp.float32) for a in (X0, EPS, TIMES[schedule]))
@@ -158,16 +181,16 @@ def test_the_target_leads_back_to_x0_and_eps(schedule, target):
     np.testing.assert_allclose(eps, EPS, atol=1e-5)
 
 
-@pytest.mark.parametrize(("schedule", "target"), LEGAL)
+@pytest.mark.parametrize(("schedule", "target"), [case for case in LEGAL if case[1] != "decoupled_linear"])
 def test_any_answer_lands_on_the_line(schedule, target):
     process = Process(SCHEDULES[schedule](), TARGETS[target](), SD)
     x_t, y = (jnp.asarray(a, jnp.float32) for a in (X0, EPS))
-    p = process.predict(y, x_t, jnp.float32(TIMES[schedule][1]))
+    p = process.predict(jnp.concatenate([y] * process.target.heads, -1), x_t, jnp.float32(TIMES[schedule][1]))
     alpha, sigma = PATHS[schedule](TIMES[schedule][1])
     np.testing.assert_allclose(alpha * np.asarray(p.x0) + sigma * np.asarray(p.eps), X0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("schedule", "target"), LEGAL)
+@pytest.mark.parametrize(("schedule", "target"), ONE_LINE)
 def test_x0_gain_is_the_slope_of_x0_in_the_answer(schedule, target):
     slope = np.abs(computed(schedule).moved[target]).mean(axis=(1, 2, 3)) / 0.5
     np.testing.assert_allclose(computed(schedule).gain[target], slope, rtol=1e-4, atol=1e-5)
@@ -226,7 +249,77 @@ def test_eps_is_refused_where_alpha_reaches_0(schedule):
 
 
 def test_only_these_pairs_are_refused():
-    assert {(s, y) for s in SCHEDULES for y in TARGETS} - set(LEGAL) == {(s, "eps") for s in ENDS_IN_NOISE}
+    refused = {(s, y) for s in SCHEDULES for y in TARGETS} - set(LEGAL)
+    discrete = {name for name, row in SCHEDULES.items() if row().steps}
+    assert discrete == {"linear", "scaled_linear", "quadratic", "cosine"}
+    assert refused == {
+        *((s, "eps") for s in ENDS_IN_NOISE),
+        *((s, "learned_variance") for s in set(SCHEDULES) - discrete),
+        *((s, y) for s in set(SCHEDULES) - {"decoupled"} for y in ("decoupled", "decoupled_linear")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("schedule", "target", "message"),
+    [
+        ("vp", "learned_variance", "this schedule has none; take linear"),
+        ("flow", "decoupled", "take the decoupled schedule"),
+        ("gvp", "decoupled_linear", "take the decoupled schedule"),
+    ],
+)
+def test_a_target_that_is_made_for_another_schedule_says_so(schedule, target, message):
+    with pytest.raises(ValueError, match=message):
+        Process(SCHEDULES[schedule](), TARGETS[target]())
+
+
+def huang(**keywords) -> Process:
+    return Process(SCHEDULES["decoupled"](), TARGETS["decoupled"](**keywords), SD)
+
+
+@pytest.mark.parametrize("precondition", [True, False])
+@pytest.mark.parametrize("t", [1e-4, 0.3, 1.0])
+def test_two_heads_that_disagree(t, precondition):
+    """x0 is x_t - C t - sqrt(t) eps of both; the free form keeps the head's eps, the other takes it from the line."""
+    f1, f2 = 0.4 * EPS[::-1], 0.3 * X0[::-1]
+    x_t, v = (1 - t) * X0 + math.sqrt(t) * EPS, (1 - t) ** 2 * SD**2 + t
+    c, eps = f1, f2
+    if precondition:
+        c = -(1 - t) * SD**2 / v * x_t + SD * math.sqrt(t / v) * f1
+        eps = math.sqrt(t) / v * x_t + (1 - t) * SD / math.sqrt(v) * f2
+    x0 = x_t - c * t - math.sqrt(t) * eps
+    y, x = jnp.float32(np.concatenate([f1, f2], axis=-1)), jnp.float32(x_t)
+    free, bound = (huang(precondition=precondition, free=f).predict(y, x, jnp.float32(t)) for f in (True, False))
+    for p in (free, bound):
+        np.testing.assert_allclose(p.x0, x0, atol=2e-6)
+    np.testing.assert_allclose(free.eps, eps, atol=1e-5)
+    np.testing.assert_allclose((1 - t) * x0 + math.sqrt(t) * np.asarray(bound.eps), x_t, atol=2e-6)
+
+
+def test_the_preconditioned_heads_have_unit_variance_and_a_finite_target_at_both_ends():
+    x0, eps = np.random.default_rng(5).standard_normal((2, 3, 64, 64, 1))
+    times = jnp.float32([1e-4, 0.4, 1.0])
+    y = np.asarray(huang().regression_target(jnp.float32(SD * x0), jnp.float32(eps), times))
+    np.testing.assert_allclose(y.std(axis=(1, 2)), 1.0, rtol=0.05)
+
+
+def test_the_linear_variant_moves_by_its_own_three_variables():
+    process = Process(SCHEDULES["decoupled"](), TARGETS["decoupled_linear"](), SD)
+    t, x0, eps, k = np.array([0.2, 0.5, 1.0]).reshape(3, 1, 1, 1), X0, EPS, THIRD
+    x_t = x0 + k * t**2 / 2 + (-x0 - k / 2) * t + np.sqrt(t) * eps  # Huang 2023
+    times, x0, eps, k = jnp.float32(t.ravel()), jnp.float32(x0), jnp.float32(eps), jnp.float32(k)
+    np.testing.assert_allclose(process.perturb(x0, eps, times, k), x_t, atol=1e-6)
+    p = process.predict(process.regression_target(x0, eps, times, k), jnp.float32(x_t), times)
+    for found, wanted in ((p.x0, X0), (p.eps, EPS), (p.extra["K"], THIRD)):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    draw = np.asarray(process.target.third.draw(jnp.float32([-3, -0.5, 0.5, 3])))
+    np.testing.assert_array_equal(draw, np.float32([-1, -0.5, 0.5, 1]))
+
+
+def test_the_learned_share_stays_between_its_bounds():
+    process = Process(SCHEDULES["linear"](), TARGETS["learned_variance"]())
+    v = jnp.float32([-3.0, -1.0, 0.0, 1.0, 3.0]).reshape(1, 5, 1, 1)
+    p = process.predict(jnp.concatenate([v, v], axis=-1), jnp.ones_like(v), jnp.float32(0.5))
+    np.testing.assert_allclose(p.extra["variance_share"].ravel(), [0, 0, 0.5, 1, 1])
 
 
 @pytest.mark.parametrize("sigma_data", [0.0, -1.0, math.nan])

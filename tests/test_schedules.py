@@ -253,3 +253,11 @@ def test_illegal_keywords_are_refused(case):
     name, keywords, message = ILLEGAL[case]
     with pytest.raises(ValueError, match=message):
         SCHEDULES[name](**keywords)
+
+
+def test_the_sigmoid_finds_times_close_to_its_noisy_end():
+    """Where abar is 1e-4, by the inverse of the paper's formula in float64."""
+    z = S(3) - 1e-4 * (S(3) - S(-3))
+    t = (math.log(z / (1 - z)) + 3) / 6
+    found = float(SCHEDULE["sigmoid"].t_of_logsnr(jnp.float32(math.log(1e-4 / (1 - 1e-4)))))
+    assert 0.9996 < t < 0.9998 and abs(found - t) < 2e-7

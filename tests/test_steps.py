@@ -415,8 +415,8 @@ def test_validation_is_the_same_in_any_batch_and_drops_nothing():
 
     one = run(1, 8, diffusion(toy_net(rate=0.0), drop=0.0, drop_all=0.0))
     eight = run(8, 16, diffusion(toy_net(rate=0.5), drop=0.5, drop_all=0.5))
-    assert one["val/loss"][1] == n and one["val/loss"][0] > 0
-    assert set(one) == {"val/loss", *(f"val/loss/q{q}" for q in range(4))}
+    assert one["loss"][1] == n and one["loss"][0] > 0
+    assert set(one) == {"loss", *(f"loss/q{q}" for q in range(4))}
     for name in one:
         np.testing.assert_allclose(eight[name], one[name], rtol=1e-6)
 

@@ -53,6 +53,9 @@ def test_every_default_metric_is_logged(finished):
     logged = {line["step"]: line for line in lines if "train/loss" in line}
     assert set(logged) == {5, 10} and set(logged[10]) >= DEFAULT_NAMES
     assert {line["step"] for line in lines if "val/loss" in line} == {4, 8, 12}
+    quarters = {"", "/q0", "/q1", "/q2", "/q3"}
+    validated = {f"val/{loss}{q}" for loss in ("loss", "loss_raw") for q in quarters}
+    assert all(set(line) >= validated for line in lines if "val/loss" in line)
     evaluated = [line for line in lines if "eval/fd" in line]
     assert [line["step"] for line in evaluated] == [6, 12]
     for line in evaluated:
@@ -64,6 +67,18 @@ def test_the_reported_counts_are_exact(finished):
     assert report["counts"] == {str(digit): 3 for digit in range(10)}
     assert report["reference"]["n"] == 1438 and report["step"] == 12
     assert report["extractor"]["name"].startswith("cls-digits-")
+
+
+def test_validation_compares_two_weights_on_the_same_draws(tmp_path):
+    """A name's figures are those of its weights, whatever stands beside them."""
+    p = quiet(tmp_path / "run")
+    one, other = (p.diffusion.net.init(jax.random.key(seed)) for seed in (0, 1))
+    other = jax.tree.map(lambda a: a + 0.1, other)
+    both = evaluate.validation(p, {"val/loss": one, "val/loss_raw": other})
+    same = evaluate.validation(p, {"val/loss": other, "val/loss_raw": other})
+    assert both["val/loss"] != both["val/loss_raw"]
+    for part in ("", "/q0", "/q1", "/q2", "/q3"):
+        assert both[f"val/loss_raw{part}"] == same[f"val/loss{part}"] == same[f"val/loss_raw{part}"]
 
 
 def test_a_finished_run_says_so_and_changes_nothing(finished, capsys):

@@ -155,7 +155,9 @@ def _fresh_state(program: Program) -> TrainState:
     def make() -> TrainState:
         params = program.diffusion.net.init(keys.stream(program.seed, "init"))
         o = program.optimiser
-        return state.create(params, o.tx, plateau_state(), program.seed, o.averages.decays)
+        return state.create(
+            params, o.tx, plateau_state(), program.seed, o.averages.decays, program.diffusion.density.init()
+        )
 
     return made(program.mesh, make)
 
