@@ -91,8 +91,15 @@ def as_given(mesh: Mesh) -> NamedSharding | None:
 
 
 def made(mesh: Mesh, make: Callable, *given: Any) -> Any:
-    """``make(*given)``, compiled; every leaf comes into being where it belongs, so no device ever holds them all."""
-    return jax.jit(make, out_shardings=sharded(mesh, jax.eval_shape(make, *given)))(*given)
+    """``make(*given)``, compiled; each device keeps its part of a leaf that it drew whole.
+
+    Drawn in parts, a number may have other bits on another mesh: one of 1,408 did with JAX 0.7.2 on a CPU.
+    """
+
+    def whole(*given: Any) -> Any:
+        return gathered(mesh, make(*given))
+
+    return jax.jit(whole, out_shardings=sharded(mesh, jax.eval_shape(make, *given)))(*given)
 
 
 def padded_rows(batch_size: int, multiple: int) -> int:
