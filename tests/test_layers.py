@@ -13,7 +13,8 @@ REPO = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     "types tables errors",
-    "betas schedules target decoupled learned_variance process densities objective guidance samplers augment metrics keys",
+    """betas schedules target decoupled learned_variance process densities objective guidance samplers augment metrics
+    keys""",
     "nets",
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
