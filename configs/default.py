@@ -110,9 +110,10 @@ def get_config() -> ConfigDict:
         **rows(EXTRACTORS),
     )
     c.sampler = dict(
-        name="ddim",
+        name="ddim",  # ddpm, ddim, euler, heun, euler_ancestral, decoupled, dpmpp_2m, dpmpp_2m_sde, unipc
         steps=25,
-        grid="uniform",  # of times: uniform, logsnr, karras
+        # of times: uniform, logsnr, karras, quadratic, shifted, decoupled; on T steps leading, linspace, trailing
+        grid="uniform",
         guidance_scale=1.5,  # u + w (c - u): 1 is off, 0 unconditional
         threshold="clip",  # of x0: none, clip, dynamic
         **rows(SAMPLERS),

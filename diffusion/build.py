@@ -34,7 +34,7 @@ from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
 from diffusion.process import TARGETS, Process
 from diffusion.program import CLASS_CONDITION, Loading, Program, Sampling
-from diffusion.samplers import GRIDS, SAMPLERS
+from diffusion.samplers import GRIDS, SAMPLERS, Rule, sample
 from diffusion.schedules import SCHEDULES
 from diffusion.steps import Diffusion, Optimiser
 from diffusion.tables import rows
@@ -206,12 +206,29 @@ def _sampling(c: ConfigDict, diffusion: Diffusion) -> Sampling:
         raise ConfigError("sampler.threshold", f"{c.threshold} is for pixels; latents are unbounded: take none")
     times = functools.partial(_choose, GRIDS, "sampler", c, "grid", process, c.steps)
     jax.eval_shape(times)  # a bad grid is refused here, and its times are made where they are used
+    rule = _choose(SAMPLERS, "sampler", c, "name")
+    _check_rule(c.name, rule, diffusion)
     return Sampling(
-        rule=_choose(SAMPLERS, "sampler", c, "name"),
+        rule=rule,
         times=times,
         guidance_scale=c.guidance_scale,
         threshold=_choose(THRESHOLDS, "sampler", c, "threshold", process),
     )
+
+
+def _check_rule(name: str, rule: Rule, diffusion: Diffusion) -> None:
+    """A step of the rule on the process, abstractly, with a net that answers zeros."""
+    process, shape = diffusion.process, diffusion.net.shape
+
+    def one_step() -> jax.Array:
+        keys = jax.random.split(jax.random.key(0), 1)
+        denoise = process.denoiser(lambda x, c_noise: jnp.tile(jnp.zeros_like(x), process.target.heads))
+        return sample(process, denoise, rule, jnp.asarray([process.schedule.t_max, 0.0]), keys, shape=shape)
+
+    try:
+        jax.eval_shape(one_step)
+    except ValueError as error:
+        raise ConfigError("sampler.name", f"{name}: {error}") from error
 
 
 def _check_evaluation(c: ConfigDict, e: settings.Evaluate, dataset: Dataset) -> None:

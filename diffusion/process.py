@@ -32,10 +32,12 @@ class Target:
     Attributes:
       pq: the coefficients of (x0, eps) in y.
       divides_by_alpha: recovering x0 from y divides by alpha, so alpha must never be exactly 0.
+      heads: the net answers heads * c channels.
     """
 
     pq: Callable[[Coefficients], tuple[Array, Array]]
     divides_by_alpha: bool = False
+    heads: int = 1
 
 
 @dataclass(frozen=True)

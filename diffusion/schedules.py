@@ -28,6 +28,7 @@ class Schedule:
       t_min: smallest time that training draws and that a sampler's last step may start from.
       t_max: the time of (nearly) pure noise.
       alpha_reaches_zero: True where alpha(t_max) is exactly 0, which no eps target can invert.
+      steps: T where the schedule was born discrete, None where it is continuous.
     """
 
     alpha_sigma: Callable[[Array], tuple[Array, Array]]
@@ -37,6 +38,7 @@ class Schedule:
     t_min: float
     t_max: float
     alpha_reaches_zero: bool = False
+    steps: int | None = None
 
 
 def linear(*, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
@@ -68,7 +70,7 @@ def linear(*, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.0
         times, log_abar = table()
         return jnp.interp(-jax.nn.log_sigmoid(logsnr), -log_abar, times)
 
-    return Schedule(alpha_sigma, t_of_logsnr, _thousands, _itself, t_min=1 / steps, t_max=1.0)
+    return Schedule(alpha_sigma, t_of_logsnr, _thousands, _itself, t_min=1 / steps, t_max=1.0, steps=steps)
 
 
 def cosine(*, s: float = 0.008) -> Schedule:

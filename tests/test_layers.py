@@ -13,7 +13,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     "types tables errors",
-    "schedules process objective guidance samplers metrics keys",
+    "schedules process objective guidance samplers rule onestep multistep grids metrics keys",
     "nets",
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
@@ -27,7 +27,7 @@ LAYERS = (
 )
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms.split()}
 
-MATHEMATICS = {"schedules", "process", "objective", "guidance", "samplers"}
+MATHEMATICS = {"schedules", "process", "objective", "guidance", "samplers", "rule", "onestep", "multistep", "grids"}
 MATHEMATICS_MAY = {
     *("jax", "__future__", "dataclasses", "typing", "functools", "math", "collections.abc"),
     *(f"diffusion.{room}" for room in MATHEMATICS | {"types", "tables"}),
