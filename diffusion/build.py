@@ -14,8 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs.default import get_config
 from diffusion import settings
 from diffusion.best import resolve_metric
+from diffusion.checkpoint import Checkpoints
+from diffusion.config import from_json
 from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
@@ -33,7 +36,8 @@ from diffusion.nets.model import Net, make_net
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
 from diffusion.process import TARGETS, Process
-from diffusion.program import CLASS_CONDITION, Loading, Program, Sampling
+from diffusion.program import CLASS_CONDITION, Loading, Program
+from diffusion.sample_step import Guidance, Sampling, Weaker
 from diffusion.samplers import GRIDS, SAMPLERS, Rule, sample
 from diffusion.schedules import SCHEDULES
 from diffusion.steps import Diffusion, Optimiser
@@ -81,7 +85,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         diffusion=diffusion,
         optimiser=optimiser,
         schedule=schedule,
-        sampling=_sampling(c.sampler, diffusion),
+        sampling=_sampling(c, diffusion, dataset),
         make_extractor=functools.partial(_choose, EXTRACTORS, "eval", c.eval, "extractor"),
         train=train,
         val=val,
@@ -198,8 +202,8 @@ def _strict(c: ConfigDict, devices: int) -> int:
     return slices
 
 
-def _sampling(c: ConfigDict, diffusion: Diffusion) -> Sampling:
-    process = diffusion.process
+def _sampling(config: ConfigDict, diffusion: Diffusion, dataset: Dataset) -> Sampling:
+    c, process = config.sampler, diffusion.process
     if c.steps < 1:
         raise ConfigError("sampler.steps", f"is {c.steps}; at least 1 is needed")
     if c.threshold != "none" and not diffusion.codec.bounded:
@@ -211,9 +215,61 @@ def _sampling(c: ConfigDict, diffusion: Diffusion) -> Sampling:
     return Sampling(
         rule=rule,
         times=times,
-        guidance_scale=c.guidance_scale,
+        guidance=_guidance(c, diffusion, _weaker(config, diffusion, dataset)),
         threshold=_choose(THRESHOLDS, "sampler", c, "threshold", process),
     )
+
+
+def _guidance(c: ConfigDict, diffusion: Diffusion, weaker: Weaker | None) -> Guidance:
+    conditions, scales = diffusion.net.conditions, {}
+    for text in c.guidance_scales:
+        name, _, number = text.partition(":")
+        try:
+            scales[name] = float(number)
+        except ValueError:
+            raise ConfigError("sampler.guidance_scales", f"{text!r} is not NAME:NUMBER") from None
+        if name not in conditions:
+            raise ConfigError("sampler.guidance_scales", f"{name!r} is not one of: {', '.join(conditions) or 'none'}")
+    if scales and weaker:
+        raise ConfigError("sampler.guidance_scales", "leads away from nulls, autoguidance from a net; take one of them")
+    if len(c.guidance_interval) != 2:
+        raise ConfigError("sampler.guidance_interval", f"is {c.guidance_interval}; it must be two numbers")
+    found = Guidance(c.guidance_scale, tuple(scales.items()), c.guidance_interval, c.guidance_rescale, weaker)
+    try:
+        found.corrections(diffusion.process)
+    except ValueError as error:
+        field, _, problem = str(error).partition(" ")
+        raise ConfigError(f"sampler.guidance_{field}", problem) from error
+    return found
+
+
+def _weaker(config: ConfigDict, diffusion: Diffusion, dataset: Dataset) -> Weaker | None:
+    """The net of the run that ``sampler.autoguidance`` names, from that run's own config."""
+    field, named = "sampler.autoguidance", config.sampler.autoguidance
+    if not named:
+        return None
+    folder, _, step = named.partition(":")
+    other = from_json(Path(folder) / "config.json", get_config(), field)
+    ours, theirs = _space(config), _space(other)
+    if ours != theirs:
+        raise ConfigError(field, f"{folder} was trained on {theirs}, this run on {ours}; they must be the same")
+    net = _net(other.net, other.cond, dataset, diffusion.net.shape)
+    if set(net.conditions) != set(diffusion.net.conditions):
+        raise ConfigError(
+            field, f"{folder} has other conditions: {net.conditions}, and this run {diffusion.net.conditions}"
+        )
+    there = Checkpoints(Path(folder) / "checkpoints", read_only=True).all_steps()
+    if not there or (step.isdigit() and int(step) not in there):
+        found = ", ".join(map(str, there)) or "none"
+        raise ConfigError(field, f"{folder} has no checkpoint {step}; there are: {found}")
+    return Weaker(net, _process(other.process), Path(folder), step or "latest")
+
+
+def _space(c: ConfigDict) -> dict[str, Any]:
+    """What two nets must share to answer about the same noisy images."""
+    schedule = c.process.schedule
+    fields = dict(c.process[schedule]) if rows({schedule: SCHEDULES[schedule]}) else {}
+    return {"codec": c.codec.name, "schedule": schedule} | fields
 
 
 def _check_rule(name: str, rule: Rule, diffusion: Diffusion) -> None:

@@ -1,6 +1,7 @@
 """A run on disk: what stands in a workdir, whether a config may go on with it, and the weights to read from it."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -157,8 +158,23 @@ def ema_weights(program: Program, step: str) -> Restored:
     return _ema_of(program, checkpoints(program, read_only=True), step)
 
 
-def _ema_of(program: Program, saved: Checkpoints, step: str) -> Restored:
-    restored = saved.restore_step(step, {"ema": _on_mesh(program, abstract_params(program))}, partial=True)
+@functools.cache
+def weaker_weights(program: Program) -> Params | None:
+    """EMA weights of the net that ``sampler.autoguidance`` leads away from, on the mesh; None without one.
+
+    Raises:
+      NoValidCheckpoint: there is none such. MismatchError: it holds another net.
+    """
+    weaker = program.sampling.guidance.weaker
+    if weaker is None:
+        return None
+    saved = Checkpoints(weaker.folder / "checkpoints", read_only=True)
+    return _ema_of(program, saved, weaker.step, jax.eval_shape(lambda: weaker.net.init(jax.random.key(0)))).state
+
+
+def _ema_of(program: Program, saved: Checkpoints, step: str, params: Params | None = None) -> Restored:
+    abstract = abstract_params(program) if params is None else params
+    restored = saved.restore_step(step, {"ema": _on_mesh(program, abstract)}, partial=True)
     return restored._replace(state=restored.state["ema"])
 
 

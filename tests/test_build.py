@@ -28,6 +28,7 @@ from diffusion.nets.conditions import CONDITIONS
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS
 from diffusion.process import TARGETS
+from diffusion.sample_step import Guidance, Sampling, Weaker
 from diffusion.samplers import GRIDS, SAMPLERS
 from diffusion.schedules import SCHEDULES
 from diffusion.tables import rows
@@ -306,6 +307,16 @@ REFUSED = [  # what is said, the field that is named, what else
     (["sampler.name=ddpm", "sampler.ddpm.variance=learned"], "sampler.name", "ddpm: variance is 'learned', but the"),
     (["sampler.grid=leading"], "sampler.leading", "this schedule is continuous"),
     (["sampler.heun.s_churn=-1", "sampler.name=heun"], "sampler.heun.s_churn", "negative"),
+    (["sampler.guidance_interval=3"], "sampler.guidance_interval", "two numbers"),
+    (["sampler.guidance_interval=3,2"], "sampler.guidance_interval", "0 <= low < high"),
+    (["sampler.guidance_rescale=1.5"], "sampler.guidance_rescale", "[0, 1]"),
+    (["sampler.guidance_scales=label"], "sampler.guidance_scales", "'label' is not NAME:NUMBER"),
+    (["sampler.guidance_scales=text:2"], "sampler.guidance_scales", "'text' is not one of: label"),
+    (["sampler.autoguidance=/nowhere:3"], "sampler.autoguidance", "there is no /nowhere/config.json"),
+    (["sample.t0=0"], "sample.t0", "(0, 1]"),
+    (["sample.t0=.5"], "sample.t0", "give sample.start"),
+    (["sample.mask=a.png"], "sample.mask", "give sample.start"),
+    (["sample.interpolate=3", "sample.start=a.png"], "sample.interpolate", "without start"),
     (["sampler.steps=0"], "sampler.steps", "at least 1"),
     (["sampler.grid=even"], "sampler.grid", "uniform, logsnr, karras"),
     (["sampler.grid=karras", "sampler.karras.rho=0"], "sampler.karras.rho", "rho > 0"),
@@ -357,7 +368,16 @@ SETTINGS = [c for c in vars(settings).values() if dataclasses.is_dataclass(c)]
 
 @pytest.mark.parametrize(
     "kind",
-    [*SETTINGS, building.Loading, building.Sampling, building.Program, steps.Diffusion, steps.Optimiser],
+    [
+        *SETTINGS,
+        building.Loading,
+        Sampling,
+        Guidance,
+        Weaker,
+        building.Program,
+        steps.Diffusion,
+        steps.Optimiser,
+    ],
     ids=lambda kind: kind.__name__,
 )
 def test_every_setting_is_used(kind):

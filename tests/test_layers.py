@@ -18,11 +18,11 @@ LAYERS = (
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
     environment window cluster launchers disk filelist agreement stepfolder saving feature_chunks
-    batch_losses reduction inspection""",
+    batch_losses reduction inspection sample_step start_images""",
     "program",
     "build",
-    "generate evaluate feed",
-    "train modes describe bench signals events runs bad_steps logbook",
+    "generate evaluate feed runs drawing",
+    "train modes describe bench signals events bad_steps logbook",
     "main_jax",
 )
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms.split()}
