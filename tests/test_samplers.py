@@ -40,7 +40,8 @@ def test_measured_order(case, schedule):
     counts = (40, 80, 160) if clean > 11 else (20, 40, 80)
     errors = [error(case, schedule, steps) for steps in counts]
     measured = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
-    assert measured > rule(case).order - 0.3, errors
+    # on the decoupled schedule the path of data of deviation 1/2 is a straight line: nothing but rounding is left
+    assert measured > rule(case).order - 0.3 or max(errors) < 2e-7, errors
 
 
 @pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m"])
