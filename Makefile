@@ -4,7 +4,7 @@ CONFIG ?= configs/digits.py
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run bench test test-all test-hosts test-versions faults lint format
+.PHONY: run bench test test-all test-second-opinion test-hosts test-versions faults lint format
 
 run: .venv/.installed
 	$(BIN)/python main_jax.py --config=$(CONFIG) $(ARGS)
@@ -19,7 +19,12 @@ test: .venv/.installed-dev
 	$(PYTEST) $(ARGS)
 
 test-all: .venv/.installed-dev
-	$(PYTEST) -m "" $(ARGS)
+	$(PYTEST) -m "not second_opinion" $(ARGS)
+
+# Samplers, guidance and weights against diffusers, on torch (about 1 GB).
+test-second-opinion: .venv/.installed-dev
+	$(INSTALL) -r requirements-second-opinion.txt --extra-index-url https://download.pytorch.org/whl/cpu
+	$(BIN)/python -m pytest -q -m second_opinion tests/second_opinion $(ARGS)
 
 faults: .venv/.installed-dev
 	$(BIN)/python -m tests.faults $(ARGS)

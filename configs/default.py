@@ -124,10 +124,15 @@ def get_config() -> ConfigDict:
         **rows(EXTRACTORS),
     )
     c.sampler = dict(
-        name="ddim",
+        name="ddim",  # ddpm, ddim, euler, heun, euler_ancestral, decoupled, dpmpp_2m, dpmpp_2m_sde, unipc
         steps=25,
-        grid="uniform",  # of times: uniform, logsnr, karras
+        # of times: uniform, logsnr, karras, quadratic, shifted, decoupled; on T steps leading, linspace, trailing
+        grid="uniform",
         guidance_scale=1.5,  # u + w (c - u): 1 is off, 0 unconditional
+        guidance_scales=(),  # instead, a scale for each condition that is named: ("label:2.0",)
+        guidance_interval=(0.0, 0.0),  # sigma / alpha above the first, up to the second, with guidance; 0 is no end
+        guidance_rescale=0.0,  # share of the condition's own deviation that is given back, 0 to 1
+        autoguidance="",  # WORKDIR or WORKDIR:STEP of a weaker net that takes the place of the null
         threshold="clip",  # of x0: none, clip, dynamic
         **rows(SAMPLERS),
         **rows(GRIDS),
@@ -141,6 +146,11 @@ def get_config() -> ConfigDict:
         seed=0,
         step="latest",  # of the checkpoint: latest, best or a number
         out="",  # folder of samples.npz and samples.png; the workdir where empty
+        start="",  # PNG, npz or folder of PNGs to start from (SDEdit), cycled to the number of images
+        t0=1.0,  # of the schedule's way to noise, (0, 1], at which they start: less keeps more of them
+        mask="",  # PNG of the images' size: their white pixels stay (inpainting)
+        interpolate=0,  # images between every two, their first noise between the two's; for rules without noise
+        trajectory=False,  # also trajectory.png: what was predicted at each step
     )
     c.posthoc = dict(
         sigma_rel=0.1,  # relative width of the average that --mode=posthoc makes, in (0, 0.2887)

@@ -1,7 +1,7 @@
 """Images from weights: (class, index) in, uint8 out, the same on any number of devices and in any batch."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ from diffusion import keys
 from diffusion.errors import ConfigError
 from diffusion.mesh import over_rows, padded_rows, put_rows, replicated
 from diffusion.program import CLASS_CONDITION, Program
-from diffusion.steps import make_sample_step
+from diffusion.runs import weaker_weights
+from diffusion.sample_step import Held, make_sample_step
 from diffusion.types import Params
 
 
@@ -25,6 +26,9 @@ def generate(
     purpose: str,
     between: Callable[[], None] = lambda: None,
     done: Callable[[np.ndarray], bool] = lambda places: False,
+    given: Mapping[str, np.ndarray] | None = None,
+    first: int = 0,
+    trajectory: bool = False,
 ) -> Iterator[tuple[np.ndarray, jax.Array]]:
     """Draw image (label[i], index[i]) for every i, a compiled batch at a time.
 
@@ -33,12 +37,15 @@ def generate(
       label, index: i[n]; an image's key is folded from (seed, purpose, label, index), never from its place.
       between: called before every batch, on every process; what it raises ends the drawing.
       done: places i[r] -> whether that batch is there already and is left out.
+      given: [n …] by name, see `sample_step.Given`; ``toward`` is i[n 2], the (label, index) whose key it is.
+      first, trajectory: see `make_sample_step`.
 
     Yields:
       (places i[r], images u8[b h w c] on the device, of which the first r are real), every place at most once.
     """
     rows = padded_rows(program.eval.batch_size, program.mesh.size)
-    step, image_keys, base = _compiled(program), _image_keys(program), keys.stream(seed, purpose)
+    step, image_keys = _compiled(program, first, trajectory), _image_keys(program)
+    base, held = keys.stream(seed, purpose), Held(program.diffusion.codec.frozen, weaker_weights(program))
     here = slice(
         rows * jax.process_index() // jax.process_count(),
         rows * (jax.process_index() + 1) // jax.process_count(),
@@ -51,13 +58,18 @@ def generate(
         filled = np.resize(places, rows)[here]
         drawn = put_rows(program.mesh, (label[filled].astype(np.int32), index[filled].astype(np.int32)))
         cond = {CLASS_CONDITION: drawn[0]} if CLASS_CONDITION in program.diffusion.net.conditions else {}
-        yield places, step(params, program.diffusion.codec.frozen, image_keys(base, *drawn), cond)
+        beside = {name: put_rows(program.mesh, a[filled]) for name, a in (given or {}).items()}
+        if "toward" in beside:
+            beside["toward"] = image_keys(base, beside["toward"][:, 0], beside["toward"][:, 1])
+        yield places, step(params, held, image_keys(base, *drawn), cond, beside)
 
 
 def images(program: Program, params: Params, label: np.ndarray, index: np.ndarray, **stream: Any) -> np.ndarray:
-    """All of them on the host, u8[n h w c]."""
+    """All of them on the host, u8[n h w c], or u8[n steps+1 h w c] with ``trajectory``."""
     out = np.zeros((len(label), *program.transform.shape), np.uint8)
     for places, batch in generate(program, params, label, index, **stream):
+        if out.shape[1:] != batch.shape[1:]:  # known from the first batch on
+            out = np.zeros((len(label), *batch.shape[1:]), np.uint8)
         out[places] = np.asarray(batch)[: len(places)]
     return out
 
@@ -100,9 +112,8 @@ def asked_labels(classes: str, num: int, names: Sequence[str]) -> np.ndarray:
 
 
 @functools.cache
-def _compiled(program: Program) -> Any:
-    s = program.sampling
-    return make_sample_step(program.diffusion, s.rule, s.times, s.guidance_scale, s.threshold, program.mesh)
+def _compiled(program: Program, first: int, trajectory: bool) -> Any:
+    return make_sample_step(program.diffusion, program.sampling, program.mesh, first=first, trajectory=trajectory)
 
 
 @functools.cache

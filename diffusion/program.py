@@ -15,9 +15,8 @@ from diffusion.data.transforms import Transform
 from diffusion.extractors import Extractor
 from diffusion.lr_schedules import Schedule
 from diffusion.mesh import padded_rows
-from diffusion.samplers import Rule
+from diffusion.sample_step import Sampling
 from diffusion.steps import Optimiser
-from diffusion.types import Array, Denoiser
 
 CLASS_CONDITION = "label"  # the name of the class in Batch.cond
 
@@ -31,16 +30,6 @@ class Loading:
     prefetch: int
     on_error: str
     max_skipped: int
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How images are drawn: a rule along ``times()``, with guidance and a threshold of x0."""
-
-    rule: Rule
-    times: Callable[[], Array]
-    guidance_scale: float
-    threshold: Callable[[Denoiser], Denoiser]
 
 
 @dataclass(frozen=True, eq=False)

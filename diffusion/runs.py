@@ -203,8 +203,29 @@ def check_net(program: Program, path: Path, arrays: Mapping[str, Any], name: str
     return wanted
 
 
-def _ema_of(program: Program, saved: Checkpoints, step: str, name: str) -> Restored:
-    restored = saved.restore_step(step, {"ema": {name: _on_mesh(program, abstract_params(program))}}, partial=2)
+@functools.cache
+def weaker_weights(program: Program) -> Params | None:
+    """EMA weights of the net that ``sampler.autoguidance`` leads away from, on the mesh; None without one.
+
+    Raises:
+      NoValidCheckpoint: there is none such. MismatchError: it holds another net.
+    """
+    weaker = program.sampling.guidance.weaker
+    if weaker is None:
+        return None
+    saved = Checkpoints(weaker.folder / "checkpoints", read_only=True)
+    params = jax.eval_shape(lambda: weaker.net.init(jax.random.key(0)))
+    return _ema_of(program, saved, weaker.step, _used_by(saved, weaker.step), params).state
+
+
+def _used_by(saved: Checkpoints, step: str) -> str:
+    """The name of the average that another run uses."""
+    return saved.read_meta(step)["config"]["ema"]["use"]
+
+
+def _ema_of(program: Program, saved: Checkpoints, step: str, name: str, params: Params | None = None) -> Restored:
+    abstract = abstract_params(program) if params is None else params
+    restored = saved.restore_step(step, {"ema": {name: _on_mesh(program, abstract)}}, partial=2)
     return restored._replace(state=restored.state["ema"][name])
 
 
@@ -230,8 +251,7 @@ def _fresh_state(program: Program) -> TrainState:
         folder, _, step = program.init_from.partition(":")
         saved = Checkpoints(Path(folder) / "checkpoints", read_only=True)
         try:
-            used = saved.read_meta(step or "latest")["config"]["ema"]["use"]  # by that run
-            initial = _ema_of(program, saved, step or "latest", used).state
+            initial = _ema_of(program, saved, step or "latest", _used_by(saved, step or "latest")).state
         except NoValidCheckpoint as error:
             raise ConfigError("init_from", str(error)) from error
 

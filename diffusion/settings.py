@@ -72,10 +72,22 @@ class Sample:
     seed: int
     step: str
     out: str
+    start: str
+    t0: float
+    mask: str
+    interpolate: int
+    trajectory: bool
 
     def __post_init__(self):
-        _check(self, every=0, per_class=1, num=1, seed=0)
+        _check(self, every=0, per_class=1, num=1, seed=0, interpolate=0)
         _check_step(self.step)
+        if not 0 < self.t0 <= 1:
+            raise ValueError(f"t0 is {self.t0}; it must lie in (0, 1]")
+        for name, given in (("t0", self.t0 != 1), ("mask", self.mask)):
+            if given and not self.start:
+                raise ValueError(f"{name} is for images that sampling starts from; give sample.start")
+        if self.interpolate and self.start:
+            raise ValueError("interpolate goes from one image's first noise to the next one's; take it without start")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The jitted steps: train, validate, sample. Pure functions of arrays, one compiled path for one or many devices."""
+"""The jitted steps: train and validate. Pure functions of arrays, one compiled path for one or many devices."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -12,11 +12,9 @@ from jax.sharding import Mesh
 
 from diffusion import ema, keys, optim, reduction
 from diffusion.batch_losses import Diffusion, Sums, batch_losses, fill, loss_sums
-from diffusion.guidance import cfg
 from diffusion.mesh import as_given, gathered, over_rows, replicated, scattered, sharded
-from diffusion.samplers import Rule, sample
 from diffusion.state import TrainState, run_key
-from diffusion.types import Array, Batch, Cond, Denoiser, Frozen, Params
+from diffusion.types import Array, Batch, Frozen, Params
 
 # Words of one process to all, from the weakest to the strongest: a process that was asked to stop, or whose background
 # save failed, says so through the step, so that all of them act at the same step.
@@ -215,29 +213,3 @@ def make_validation_step(diffusion: Diffusion, mesh: Mesh, examples: int) -> Cal
 
     rows, whole = over_rows(mesh), replicated(mesh)
     return jax.jit(validation_step, in_shardings=(as_given(mesh), whole, rows, whole), out_shardings=whole)
-
-
-def make_sample_step(
-    diffusion: Diffusion,
-    rule: Rule,
-    times: Callable[[], Array],
-    guidance_scale: float,
-    threshold: Callable[[Denoiser], Denoiser],
-    mesh: Mesh,
-) -> Callable[[Params, Frozen, Array, Cond], Array]:
-    """(params, frozen, keys [b], cond) -> u8[b h w c], replicated; one key per image."""
-    net, process, codec = diffusion.net, diffusion.process, diffusion.codec
-
-    def denoiser(params: Params, cond: Cond, b: int, null: bool) -> Denoiser:
-        nulls = {name: jnp.full(b, null) for name in net.conditions}
-        return process.denoiser(lambda x, c_noise: net.apply(params, x, c_noise, cond, nulls))
-
-    def sample_step(params: Params, frozen: Frozen, image_keys: Array, cond: Cond) -> Array:
-        b, params = image_keys.shape[0], gathered(mesh, params)
-        denoise = denoiser(params, cond, b, null=guidance_scale == 0 and bool(net.conditions))
-        if net.conditions and guidance_scale not in (0, 1):
-            denoise = cfg(denoise, denoiser(params, cond, b, null=True), guidance_scale)
-        return codec.decode(frozen, sample(process, threshold(denoise), rule, times(), image_keys, shape=net.shape))
-
-    rows, whole = over_rows(mesh), replicated(mesh)
-    return jax.jit(sample_step, in_shardings=(as_given(mesh), whole, rows, rows), out_shardings=whole)

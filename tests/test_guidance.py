@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.guidance import THRESHOLDS, cfg
+from diffusion.guidance import THRESHOLDS, cfg, compose, interval, known_pixels, rescale, spherical
 from diffusion.process import TARGETS, Process
 from diffusion.schedules import SCHEDULES
 from diffusion.types import Prediction
@@ -98,3 +98,98 @@ def test_illegal_keywords_are_refused(name):
     threshold, keywords, message = ILLEGAL[name]
     with pytest.raises(ValueError, match=message):
         THRESHOLDS[threshold](PROCESS, **keywords)
+
+
+GUIDED = NULL_X0 + 3.0 * (X0 - NULL_X0)
+
+
+AT = 2 / 3  # sigma / alpha at T
+INTERVALS = [(0.0, 0.0, True), (0.5, 0.0, True), (0.7, 0.0, False), (0.0, 0.5, False), (0.5, 0.7, True)]
+INTERVALS += [(AT + 1e-4, 0.7, False), (0.1, AT - 1e-4, False)]
+
+
+@pytest.mark.parametrize("low, high, guided", INTERVALS)
+def test_guidance_in_an_interval(low, high, guided):
+    """Outside, the answer is the condition's to the bit."""
+    p = run(cfg(answering(X0), answering(NULL_X0), 3.0, interval(PROCESS, low, high)))
+    alone = run(answering(X0))
+    if guided:
+        np.testing.assert_allclose(p.x0, GUIDED, atol=1e-5)
+    else:
+        np.testing.assert_array_equal(p.x0, alone.x0)
+        np.testing.assert_array_equal(p.eps, alone.eps)
+
+
+def test_pure_noise_lies_beyond_every_interval_with_an_end():
+    denoise = cfg(answering(X0), answering(NULL_X0), 3.0, interval(PROCESS, 0.0, 1e9))
+    np.testing.assert_array_equal(denoise(jnp.asarray(X_T), jnp.float32(1.0)).x0, X0)
+    endless = cfg(answering(X0), answering(NULL_X0), 3.0, interval(PROCESS, 0.5, 0.0))
+    np.testing.assert_allclose(endless(jnp.asarray(X_T), jnp.float32(1.0)).x0, GUIDED, atol=1e-5)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.7, 1.0])
+def test_rescale_is_lins(phi):
+    """Lin 2023, eq. 15 and 16, an image at a time, over all of its axes, with n - 1."""
+    p = run(cfg(answering(X0, mark=jnp.ones(1)), answering(NULL_X0), 3.0, rescale(PROCESS, phi=phi)))
+    wanted = []
+    for guided, condition in zip(GUIDED.astype(np.float64), X0.astype(np.float64), strict=True):
+        rescaled = guided * condition.std(ddof=1) / guided.std(ddof=1)
+        wanted.append(phi * rescaled + (1 - phi) * guided)
+    np.testing.assert_allclose(p.x0, np.stack(wanted), atol=2e-5)
+    np.testing.assert_allclose(0.6 * p.x0 + 0.4 * p.eps, X_T, atol=1e-5)
+    assert set(p.extra) == {"mark"}
+
+
+def test_corrections_act_in_their_order():
+    given = answering(X0), answering(NULL_X0), 3.0
+    outside = run(cfg(*given, rescale(PROCESS, phi=1.0), interval(PROCESS, 5.0, 0.0)))
+    np.testing.assert_array_equal(outside.x0, X0)
+    inside = run(cfg(*given, rescale(PROCESS, phi=1.0), interval(PROCESS, 0.0, 5.0)))
+    np.testing.assert_array_equal(inside.x0, run(cfg(*given, rescale(PROCESS, phi=1.0))).x0)
+
+
+def test_conditions_with_a_scale_each():
+    """u + 2 (a - u) + .5 (b - u); corrections see the answer to all of them."""
+    a, b, whole = (RANDOM.standard_normal(X0.shape).astype(np.float32) for _ in range(3))
+    given = answering(whole), answering(NULL_X0), [(answering(a), 2.0), (answering(b), 0.5)]
+    wanted = NULL_X0 + 2.0 * (a - NULL_X0) + 0.5 * (b - NULL_X0)
+    p = run(compose(*given))
+    np.testing.assert_allclose(p.x0, wanted, atol=1e-5)
+    np.testing.assert_allclose(0.6 * p.x0 + 0.4 * p.eps, X_T, atol=1e-5)
+    np.testing.assert_array_equal(run(compose(*given, interval(PROCESS, 5.0, 0.0))).x0, whole)
+
+
+def test_one_condition_with_its_scale_is_cfg():
+    one = run(compose(answering(X0), answering(NULL_X0), [(answering(X0), 3.0)]))
+    np.testing.assert_allclose(one.x0, run(cfg(answering(X0), answering(NULL_X0), 3.0)).x0, atol=1e-6)
+
+
+def test_known_pixels_stay():
+    mask = RANDOM.random((3, 6, 5, 1)) < 0.5
+    p = run(known_pixels(PROCESS, jnp.asarray(NULL_X0), jnp.asarray(mask))(answering(X0)))
+    np.testing.assert_array_equal(p.x0, np.where(mask, NULL_X0, X0))
+    np.testing.assert_allclose(0.6 * p.x0 + 0.4 * p.eps, X_T, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_the_way_between_two_noises_lies_on_the_sphere(share):
+    a, b = X_T.astype(np.float64), NULL_X0.astype(np.float64)
+    b *= np.sqrt(np.sum(a**2, axis=(1, 2, 3), keepdims=True) / np.sum(b**2, axis=(1, 2, 3), keepdims=True))
+    found = np.asarray(spherical(jnp.float32(a), jnp.float32(b), jnp.full(3, share)), np.float64)
+    length, to_a = (np.linalg.norm(v.reshape(3, -1), axis=1) for v in (a, found))
+    np.testing.assert_allclose(to_a, length, rtol=1e-5)
+    whole, part = (np.arccos(np.sum(a * v, axis=(1, 2, 3)) / length**2) for v in (b, found))
+    np.testing.assert_allclose(part, share * whole, atol=1e-3)
+
+
+def test_between_a_noise_and_itself_there_is_nothing():
+    np.testing.assert_allclose(spherical(jnp.asarray(X_T), jnp.asarray(X_T), jnp.full(3, 0.3)), X_T, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: interval(PROCESS, -1.0, 2.0), "interval is"), (lambda: interval(PROCESS, 3.0, 2.0), "low < high"),
+    (lambda: rescale(PROCESS, phi=1.5), "rescale is 1.5"),
+])  # fmt: skip
+def test_illegal_corrections_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -13,24 +13,24 @@ REPO = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     "types tables errors",
-    """betas schedules target decoupled learned_variance process densities objective guidance samplers augment metrics
-    keys""",
+    """betas schedules target decoupled learned_variance process densities objective guidance samplers rule onestep
+    multistep grids augment metrics keys""",
     "nets",
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
     environment window cluster launchers disk filelist agreement stepfolder saving feature_chunks
-    batch_losses reduction inspection snapshots posthoc""",
+    batch_losses reduction inspection snapshots posthoc sample_step start_images""",
     "program",
     "build",
-    "generate evaluate feed",
-    "train modes describe bench signals events runs bad_steps logbook",
+    "generate evaluate feed runs drawing",
+    "train modes describe bench signals events bad_steps logbook",
     "main_jax",
 )
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms.split()}
 
 MATHEMATICS = {
     *("betas", "schedules", "target", "decoupled", "learned_variance", "process", "densities", "objective"),
-    *("guidance", "samplers", "augment"),
+    *("guidance", "samplers", "rule", "onestep", "multistep", "grids", "augment"),
 }
 MATHEMATICS_MAY = {
     *("jax", "__future__", "dataclasses", "typing", "functools", "math", "collections.abc"),

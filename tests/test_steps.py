@@ -21,6 +21,7 @@ from diffusion.nets.unet import ResBlock, unet
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
 from diffusion.process import TARGETS, Process
+from diffusion.sample_step import Guidance, Held, Sampling, make_sample_step
 from diffusion.samplers import GRIDS, SAMPLERS, sample
 from diffusion.schedules import SCHEDULES
 from diffusion.state import create, fingerprint
@@ -30,7 +31,6 @@ from diffusion.steps import (
     STOP,
     Diffusion,
     Optimiser,
-    make_sample_step,
     make_train_step,
     make_validation_step,
 )
@@ -428,12 +428,14 @@ def sample_step(scale: float, net: Net | None = None):
     """Stochastic, so that every step's noise is seen to belong to the image."""
     times = functools.partial(GRIDS["uniform"], PROCESS, 4)
     rule, threshold = SAMPLERS["ddim"](eta=1.0), THRESHOLDS["none"](PROCESS)
-    return make_sample_step(diffusion(net or toy_net()), rule, times, scale, threshold, make_mesh(8))
+    return make_sample_step(
+        diffusion(net or toy_net()), Sampling(rule, times, Guidance(scale), threshold), make_mesh(8)
+    )
 
 
 def drawn(step, image_keys, labels):
     params = put_replicated(make_mesh(8), toy_params())
-    return np.asarray(step(params, None, put_rows_of_keys(image_keys), {"label": put(8, labels)}))
+    return np.asarray(step(params, Held(), put_rows_of_keys(image_keys), {"label": put(8, labels)}, {}))
 
 
 def put_rows_of_keys(image_keys):
@@ -487,5 +489,5 @@ def test_an_unconditional_net_is_sampled_without_guidance():
         return x
 
     net = Net(lambda key: {}, apply, SHAPE, ())
-    assert jax.eval_shape(sample_step(3.0, net), {}, None, SAMPLE_KEYS, {}).shape == (8, *SHAPE)
+    assert jax.eval_shape(sample_step(3.0, net), {}, Held(), SAMPLE_KEYS, {}, {}).shape == (8, *SHAPE)
     assert calls == [({}, {})]

@@ -18,8 +18,9 @@ from diffusion.lr_schedules import plateau_state
 from diffusion.mesh import made, over_rows, padded_rows, put_replicated, put_rows, replicated
 from diffusion.modes.describe import facts
 from diffusion.program import CLASS_CONDITION, Program
+from diffusion.sample_step import Held, make_sample_step
 from diffusion.state import TrainState
-from diffusion.steps import make_sample_step, make_train_step
+from diffusion.steps import make_train_step
 from diffusion.types import Batch, Params
 
 WARM_UP = 2  # calls before any is timed
@@ -93,14 +94,15 @@ def _train(program: Program, flops: int) -> tuple[dict[str, Any], Params]:
 
 def _sample(program: Program, params: Params, flops_per_sample: int, sampler_steps: int) -> dict[str, Any]:
     """Figures of drawing ``eval.batch_size`` images at a time, as evaluations do."""
-    s, mesh, conditions = program.sampling, program.mesh, program.diffusion.net.conditions
+    mesh, conditions, weaker = program.mesh, program.diffusion.net.conditions, program.sampling.guidance.weaker
     rows = padded_rows(program.eval.batch_size, mesh.size)
     local = rows // jax.process_count()
     label, index = put_rows(mesh, (_labels(program, local), np.arange(local, dtype=np.int32)))
     image_keys = jax.jit(keys.per_image, out_shardings=over_rows(mesh))(keys.stream(0, "sample"), label, index)
     cond = {CLASS_CONDITION: label} if CLASS_CONDITION in conditions else {}
-    given = (params, put_replicated(mesh, program.diffusion.codec.frozen), image_keys, cond)
-    sample_step = make_sample_step(program.diffusion, s.rule, s.times, s.guidance_scale, s.threshold, mesh)
+    held = Held(program.diffusion.codec.frozen, weaker and jax.jit(weaker.net.init)(jax.random.key(0)))
+    given = (params, put_replicated(mesh, held), image_keys, cond, {})
+    sample_step = make_sample_step(program.diffusion, program.sampling, mesh)
     compiled, seconds = _compile(sample_step, *given)
     whole = _median_seconds(lambda i: compiled(*given), DRAWS)
     return _figures(whole, seconds, rows, sampler_steps, flops_per_sample * rows)

@@ -105,11 +105,10 @@ def _kept(jaxpr: Any) -> int:
 
 
 def _sampling_plan(program: Program) -> tuple[int, int]:
-    """(steps of the sampler, calls of the net for one image); guidance calls it with and without the condition."""
+    """(steps of the sampler, net calls for one image); a weaker net's calls count as the run's own."""
     sampling = program.sampling
     steps = jax.eval_shape(sampling.times).shape[0] - 1
-    guided = program.diffusion.net.conditions and sampling.guidance_scale not in (0, 1)
-    return steps, sampling.rule.calls(steps) * (2 if guided else 1)
+    return steps, sampling.rule.calls(steps) * sampling.guidance.nets(program.diffusion.net.conditions)
 
 
 def _events(program: Program) -> dict[str, Any]:

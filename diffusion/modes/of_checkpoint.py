@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from diffusion import events, feed, runs
+from diffusion.drawing import asked_drawing
 from diffusion.errors import ConfigError
-from diffusion.generate import asked_labels, images, indices
+from diffusion.generate import asked_labels, images
 from diffusion.pictures import save_png
 from diffusion.program import Program
 from diffusion.progress import say
@@ -19,6 +20,7 @@ from diffusion.signals import StopRequest
 from diffusion.writers import MultiWriter, make_writers
 
 COLUMNS = 16  # of the sheet in samples.png, where images are not asked for class by class
+TRAJECTORIES = 8  # images whose way is shown in trajectory.png
 
 
 def evaluate(program: Program, stop: StopRequest) -> None:
@@ -54,22 +56,38 @@ def _writers(program: Program, meta: Mapping[str, Any]) -> MultiWriter:
 
 
 def sample(program: Program, stop: StopRequest) -> None:
-    """samples.npz and samples.png of the classes asked for, from the EMA weights of ``sample.step``."""
+    """samples.npz and samples.png of the classes asked for, from the EMA weights of ``sample.step``.
+
+    Raises:
+      ConfigError: a field of ``sample`` that cannot be; nothing is written.
+    """
     s, names = program.sample, program.dataset.classes
-    label = asked_labels(s.classes, s.num, names)
+    asked = asked_drawing(program, asked_labels(s.classes, s.num, names))
     params, _, step = runs.ema_weights(program, s.step)
-    drawn = images(program, params, label, indices(label), seed=s.seed, purpose="sample", between=stop.check)
+    drawn = images(program, params, seed=s.seed, purpose="sample", between=stop.check, **vars(asked))
     if jax.process_index() != 0:
         return
     folder = Path(s.out) if s.out else program.workdir
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {"images": drawn} | ({"labels": label.astype(np.int32)} if names else {})
+    paths, drawn = (drawn, drawn[:, -1]) if s.trajectory else (None, drawn)
+    arrays = {"images": drawn} | ({"labels": asked.label.astype(np.int32)} if names else {})
     partial = folder / f".samples.{os.getpid()}.npz"
     np.savez(partial, **arrays)
     os.replace(partial, folder / "samples.npz")
-    save_png(folder / "samples.png", events.labelled_grid(drawn, min(len(drawn), COLUMNS), []))
-    asked = ", ".join(f"{names[c]}: {n}" for c, n in enumerate(np.bincount(label)) if n) if names else ""
+    columns = s.interpolate + 1 if s.interpolate else COLUMNS
+    written = [folder / "samples.npz"]
+    written.append(save_png(folder / "samples.png", events.labelled_grid(drawn, min(len(drawn), columns), [])))
+    if paths is not None:
+        written.append(save_png(folder / "trajectory.png", trajectory_sheet(paths)))
+    counts = ", ".join(f"{names[c]}: {n}" for c, n in enumerate(np.bincount(asked.label)) if n) if names else ""
     use = program.optimiser.averages.use
     weights = "EMA weights" if use == "ema" else f"EMA weights {use}"
-    say(f"{len(drawn)} images from the {weights} of step {step}{f' ({asked})' if asked else ''}")
-    say(f"It wrote:\n  {folder / 'samples.npz'}\n  {folder / 'samples.png'}")
+    say(f"{len(drawn)} images from the {weights} of step {step}{f' ({counts})' if counts else ''}")
+    say("It wrote:\n" + "\n".join(f"  {path}" for path in written))
+
+
+def trajectory_sheet(paths: np.ndarray) -> np.ndarray:
+    """u8[H W c] of u8[n steps+1 h w c]: a row per image, its predictions from noise to the image, evenly chosen."""
+    shown = np.unique(np.linspace(0, paths.shape[1] - 1, COLUMNS).round().astype(int))
+    some = paths[:TRAJECTORIES, shown]
+    return events.labelled_grid(some.reshape(-1, *some.shape[2:]), len(shown), [])

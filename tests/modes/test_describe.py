@@ -13,11 +13,10 @@ import pytest
 import main_jax
 from diffusion.data.records import Dataset
 from diffusion.modes.describe import facts
-from diffusion.process import TARGETS, Process
 from diffusion.samplers import GRIDS, SAMPLERS, sample
-from diffusion.schedules import SCHEDULES
 from diffusion.state import create
 from diffusion.types import Prediction
+from tests.gaussian import PROCESSES
 from tests.tiny import arguments, program
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -124,7 +123,7 @@ def test_what_is_written_is_named(tmp_path):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 4])
 def test_every_sampler_calls_as_often_as_it_says(name, steps):
-    process, rule, calls = Process(SCHEDULES["cosine"](), TARGETS["v"]()), SAMPLERS[name](), 0
+    process, rule, calls = PROCESSES["decoupled" if name == "decoupled" else "cosine"], SAMPLERS[name](), 0
 
     def denoise(x, t):
         nonlocal calls

@@ -1,0 +1,144 @@
+"""From a config to a ``Program``: the one folder where a config is read.
+
+``TABLE[name](**section[name])``: a name chooses a row, the sub-dict of that name holds the row's keywords. Nothing here
+reads a pixel or compiles anything.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from diffusion import settings
+from diffusion.best import resolve_metric
+from diffusion.build.choices import check_seed, choose, fields_of, known, section
+from diffusion.build.model import make_diffusion
+from diffusion.build.sampling import make_sampling
+from diffusion.build.training import make_optimiser, snapshot_every, strict_slices
+from diffusion.data.records import Dataset
+from diffusion.data.sources import SOURCES
+from diffusion.data.transforms import Transform, make_transform
+from diffusion.errors import ConfigError, DataError
+from diffusion.extractors import EXTRACTORS
+from diffusion.mesh import make_mesh
+from diffusion.metrics import METRICS
+from diffusion.program import Loading, Program
+
+ON_ERROR = ("raise", "skip")
+
+
+def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bool = True) -> Program:
+    """A program from a config.
+
+    Args:
+      workdir: the run's folder; ``runs/NAME`` by default. Nothing is written there yet.
+      training: whether checkpoints may come to be ranked, so that ``checkpoint.best_metric`` must be measured.
+
+    Raises:
+      ConfigError: a value that cannot be, or a combination that cannot run; the message names the field.
+      DataError: data that cannot be, as far as metadata tells.
+    """
+    c = config
+    check_seed("seed", c.seed)
+    cluster(c)
+    train = section("train", settings.Train, c.train)
+    dataset, transform = _data(c.data)
+    diffusion = make_diffusion(c, dataset, transform)
+    mesh = make_mesh(c.mesh.data, c.mesh.fsdp)
+    schedule, optimiser = make_optimiser(c, strict_slices(c, mesh.size), training)
+    evaluate = section("eval", settings.Evaluate, {k: c.eval[k] for k in fields_of(settings.Evaluate)})
+    _check_evaluation(c.eval, evaluate, dataset)
+    val = section("val", settings.Validate, c.val)
+    checkpoint = section("checkpoint", settings.Checkpoint, c.checkpoint)
+    best = (checkpoint.best_metric, checkpoint.best_mode)
+    if training:
+        best = resolve_metric(*best, _measured(val, evaluate, dataset))
+    return Program(
+        config=_resolved(config, best, optimiser.averages.use),
+        workdir=Path(workdir or f"runs/{c.name}"),
+        seed=c.seed,
+        init_from=c.init_from,
+        mesh=mesh,
+        dataset=dataset,
+        transform=transform,
+        loading=_loading(c.data),
+        diffusion=diffusion,
+        optimiser=optimiser,
+        snapshot_every=snapshot_every(c.ema, optimiser.averages),
+        schedule=schedule,
+        sampling=make_sampling(c, diffusion, dataset),
+        make_extractor=functools.partial(choose, EXTRACTORS, "eval", c.eval, "extractor"),
+        train=train,
+        val=val,
+        checkpoint=checkpoint,
+        best=best,
+        resume_allow=tuple(c.resume.allow),
+        eval=evaluate,
+        sample=section("sample", settings.Sample, c.sample),
+        posthoc=section("posthoc", settings.Posthoc, c.posthoc),
+        log=section("log", settings.Log, c.log),
+    )
+
+
+def cluster(config: ConfigDict) -> settings.Cluster:
+    """How this process finds the others; `diffusion.cluster.join` takes it before any device is used."""
+    return section("cluster", settings.Cluster, config.cluster)
+
+
+def _loading(c: ConfigDict) -> Loading:
+    for field, least in (("batch_size", 1), ("threads", 0), ("prefetch", 1), ("max_skipped", 1)):
+        if c[field] < least:
+            raise ConfigError(f"data.{field}", f"is {c[field]}; at least {least} is needed")
+    if c.on_error not in ON_ERROR:
+        raise ConfigError("data.on_error", f"{c.on_error!r} is not one of: {', '.join(ON_ERROR)}")
+    return Loading(c.batch_size, c.threads, c.prefetch, c.on_error, c.max_skipped)
+
+
+def _resolved(config: ConfigDict, best: tuple[str, str], use: str) -> dict[str, Any]:
+    values = config.to_dict()
+    values["ema"]["use"] = use
+    values["checkpoint"] |= {"best_metric": best[0], "best_mode": best[1]}
+    values.pop("cluster")  # it differs between processes, and between one start and the next
+    return values
+
+
+def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
+    check_seed("data.split_seed", c.split_seed)
+    try:
+        dataset = choose(SOURCES, "data", c, "source", c.root, c.split_seed)
+    except DataError as error:
+        error.status = 2  # found before step 0
+        raise
+    if dataset.latent:
+        for field in ("size", "channels", "flip"):
+            if c[field]:
+                raise ConfigError(f"data.{field}", f"is {c[field]}; it is for images, and {dataset.name} holds latents")
+    return dataset, make_transform(c.size, c.channels, c.flip, dataset.image_shape)
+
+
+def _check_evaluation(c: ConfigDict, e: settings.Evaluate, dataset: Dataset) -> None:
+    known(EXTRACTORS, "eval.extractor", c.extractor)
+    for metric in e.metrics:
+        known(METRICS, "eval.metrics", metric)
+    if e.reference_split not in dataset.sizes:
+        raise ConfigError("eval.reference_split", f"{e.reference_split!r} is not one of: {', '.join(dataset.sizes)}")
+    if e.metrics and dataset.latent:
+        raise ConfigError("eval.metrics", f"{dataset.name} holds latents, and nothing decodes them yet: take ()")
+    if "fid" in e.metrics and c.extractor == "classifier":
+        raise ConfigError("eval.metrics", "fid is a distance of Inception features; with the classifier's, take fd")
+    if e.metrics and not dataset.classes:
+        raise ConfigError(
+            "eval.metrics",
+            f"{dataset.name} has no labels, which the classifier needs; take eval.metrics=() to go without",
+        )
+
+
+def _measured(val: settings.Validate, e: settings.Evaluate, dataset: Dataset) -> list[str]:
+    """Names of metrics that may rank checkpoints."""
+    names = ["train/loss"] + (["val/loss"] if val.every else [])
+    for metric in e.metrics:
+        figure = {"kid": "kid_x1e3"}.get(metric, metric)
+        per_class = [f"class/{name}" for name in dataset.classes] + ([] if metric == "accuracy" else ["mean", "median"])
+        names += [f"eval/{figure}"] + [f"eval/{figure}/{name}" for name in per_class]
+    return names
