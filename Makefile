@@ -21,9 +21,9 @@ test: .venv/.installed-dev
 test-all: .venv/.installed-dev
 	$(PYTEST) -m "not second_opinion" $(ARGS)
 
-# Samplers, guidance and weights against diffusers, on torch (about 1 GB).
+# Samplers, guidance and weights against diffusers, on torch; a CPU build, installed first, is enough.
 test-second-opinion: .venv/.installed-dev
-	$(INSTALL) -r requirements-second-opinion.txt --extra-index-url https://download.pytorch.org/whl/cpu
+	$(INSTALL) -r requirements-second-opinion.txt
 	$(BIN)/python -m pytest -q -m second_opinion tests/second_opinion $(ARGS)
 
 faults: .venv/.installed-dev
