@@ -48,5 +48,6 @@ def get_config():
     c.sampler.name = "heun"
     c.sampler.steps = 50
     c.sampler.guidance_scale = 2.9
+    c.sampler.guidance_interval = (0.0, 9.0)  # t up to .9
     c.log.every = 100
     return c.lock()

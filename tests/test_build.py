@@ -165,16 +165,22 @@ def stand_in(source, shape, classes):
     @functools.wraps(source)
     def row(root, seed, **fields):
         names = tuple(f"class {i}" for i in range(classes))
-        return Dataset(fields.get("name", "images"), names, {"train": 50_000, "test": 10_000}, shape, open=None)
+        return Dataset(
+            fields.get("name", "images"), names, {"train": 50_000, "test": 10_000}, shape, None, shape == (32, 32, 4)
+        )
 
     return row
 
 
-STAND_INS = {  # recipe: its images and classes, of data that is not at hand
-    "cifar10_edm": ((32, 32, 3), 10),
-    "cifar10_flow": ((32, 32, 3), 10),
-    "cifar100": ((32, 32, 3), 100),
-    "ffhq64": ((64, 64, 3), 0),
+STAND_INS = {  # recipe: its images and classes, of data that is not at hand, and the published net's parameters
+    "cifar10_edm": ((32, 32, 3), 10, 55.7e6),
+    "cifar10_flow": ((32, 32, 3), 10, 55.7e6),
+    "cifar100": ((32, 32, 3), 100, 55.7e6),
+    "ffhq64": ((64, 64, 3), 0, 61.8e6),
+    "imagenet64_adm": ((64, 64, 3), 1000, 295.9e6),
+    "imagenet256_dit": ((32, 32, 4), 1000, 675e6),
+    "imagenet256_sit": ((32, 32, 4), 1000, 675e6),
+    "jit_b16": (None, 1000, 131e6),
 }
 NO_RECIPE = {"__init__", "from_json"}
 RECIPES = sorted({p.stem for p in (REPO / "configs").glob("*.py")} - NO_RECIPE)
@@ -185,10 +191,13 @@ def test_every_config_builds(name, monkeypatch, compiled):
     config = load(f"configs/{name}.py", get_config())
     if name in STAND_INS:
         source = config.data.source
-        monkeypatch.setitem(SOURCES, source, stand_in(SOURCES[source], *STAND_INS[name]))
+        shape, classes, _ = STAND_INS[name]
+        monkeypatch.setitem(SOURCES, source, stand_in(SOURCES[source], shape, classes))
     program = build(config)
     assert program.name == name
-    assert jax.eval_shape(program.sampling.times).ndim == 1 and count_parameters(abstract_params(program)) > 0
+    assert jax.eval_shape(program.sampling.times).ndim == 1
+    counted = count_parameters(abstract_params(program))
+    assert counted == pytest.approx(STAND_INS[name][2], rel=0.01) if name in STAND_INS else counted > 0
     assert compiled == []
 
 
