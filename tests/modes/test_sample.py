@@ -1,13 +1,16 @@
 """``--mode=sample`` of a tiny run: what it starts from, what it draws between, what leads it, and what it refuses."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import main_jax
-from tests.tiny import arguments
+from diffusion import evaluate
+from tests.tiny import arguments, program
 
 QUIET = {"val__every": 0, "sample__every": 0, "eval__metrics": "()", "log__every": 1, "checkpoint__keep": 2}
 
@@ -91,6 +94,20 @@ def test_autoguidance_leads_away_from_a_smaller_net_and_from_an_older_average(fo
     images = {weaker: found["images"].astype(int) for weaker, (_, found, _) in drawn.items()}
     assert np.abs(images["run:2"] - plain).max() <= 1, "away from itself is nowhere"
     assert np.abs(images["small"] - plain).max() > 1 and np.abs(images["run:1"] - plain).max() > 1
+
+
+def test_an_evaluation_does_not_go_on_with_images_led_by_older_weights(folder, tmp_path):
+    """The weaker run may have trained on between two starts: its newest weights are part of what images are made of."""
+    extractor, label, weaker = SimpleNamespace(name="none", sha256=""), np.zeros(3, int), folder / "moving"
+    shutil.copytree(folder / "small", weaker)
+    found = []
+    for newest in (2, 1):
+        p = program(tmp_path, sampler__autoguidance=weaker)
+        found.append(evaluate._about(p, extractor, evaluate._weights(p, {}), label))
+        shutil.rmtree(weaker / "checkpoints" / str(newest))
+    assert found[0] != found[1]
+    alone = program(tmp_path)
+    assert evaluate._about(alone, extractor, evaluate._weights(alone, {}), label) not in found
 
 
 REFUSED = {  # case: (what is said, the field, what else is said)
