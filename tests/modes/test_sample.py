@@ -10,6 +10,7 @@ from PIL import Image
 
 import main_jax
 from diffusion import evaluate
+from diffusion.errors import ConfigError
 from tests.tiny import arguments, program
 
 QUIET = {"val__every": 0, "sample__every": 0, "eval__metrics": "()", "log__every": 1, "checkpoint__keep": 2}
@@ -139,3 +140,32 @@ def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(case, folder, ca
     line = capsys.readouterr().err.strip()
     assert (status, files) == (2, []) and "\n" not in line
     assert line.startswith(f"main_jax.py: {field}: ") and problem in line
+
+
+PATHS = {"process__schedule": "decoupled", "sampler__name": "decoupled"}
+APART = {  # case: (what both runs share, ours alone, theirs alone, what is said)
+    "a third variable": (
+        PATHS,
+        {"process__target": "decoupled"},
+        {"process__target": "decoupled_linear"},
+        "'third_variable': True",
+    ),
+    "latents on another scale": (
+        {"data__source": "latents", "codec__name": "latents", "sampler__threshold": "none", "eval__metrics": "()"},
+        {},
+        {"codec__latents__scale": 1.0},
+        "'scale': 1.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+def test_a_weaker_net_must_know_the_same_noisy_images(case, tmp_path):
+    both, ours, theirs, said = APART[case]
+    np.save(tmp_path / "latents.npy", np.zeros((20, 4, 4, 4), np.float16))
+    np.save(tmp_path / "labels.npy", np.arange(20) % 2)
+    both = both | ({"data__root": tmp_path} if "data__source" in both else {})
+    (tmp_path / "config.json").write_text(json.dumps(program(tmp_path, **both, **theirs).config))
+    with pytest.raises(ConfigError, match="they must be the same") as refused:
+        program(tmp_path / "run", **both, **ours, sampler__autoguidance=tmp_path)
+    assert refused.value.field == "sampler.autoguidance" and said in str(refused.value)
