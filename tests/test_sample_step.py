@@ -120,6 +120,20 @@ def test_a_start_from_images():
     assert np.abs(drawn(Guidance(1.0), {"image": IMAGES}, first=2) - wanted).max() <= 1
 
 
+def test_a_start_from_images_holds_the_third_variable_too():
+    """A net that answers zeros sees x_t itself: what is neither image nor noise there is kappa K, K in [-1, 1]."""
+    linear = Process(SCHEDULES["decoupled"](), TARGETS["decoupled_linear"]())
+    zeros = Net(lambda key: PARAMS, lambda params, x, *given: jnp.tile(jnp.zeros_like(x), 3), SHAPE, ("a", "b"))
+    times = functools.partial(GRIDS["uniform"], linear, 4)
+    sampling = Sampling(SAMPLERS["decoupled"](), times, Guidance(1.0), THRESHOLDS["none"](linear))
+    step = make_sample_step(replace(diffusion(zeros), process=linear), sampling, make_mesh(1), first=2, trajectory=True)
+    seen = np.asarray(step(PARAMS, Held(), KEYS, COND, {"image": IMAGES}))[:, 0] / 127.5 - 1.0
+    noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), SHAPE))(KEYS)
+    k = (seen - 0.5 * (IMAGES / 127.5 - 1.0) - 0.5**0.5 * np.asarray(noise)) / (0.5 * 0.5 * -0.5)
+    k = k[np.abs(seen) < 0.99]
+    assert np.abs(k).max() < 1.05 and 0.6 < k.std() < 0.85  # N(0, 1) clipped has .72, and a byte is .03 wide
+
+
 @pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m", "unipc"])
 def test_known_pixels_are_those_of_the_start(name):
     known = np.random.default_rng(4).random((4, *SHAPE[:2], 1)) < 0.5
