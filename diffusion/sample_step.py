@@ -103,6 +103,7 @@ def make_sample_step(
 
     def sample_step(params: Params, held: Held, image_keys: Array, cond: Cond, given: Given) -> Array:
         ts, params = sampling.times()[first:], gathered(mesh, params)
+        held = held._replace(weaker=gathered(mesh, held.weaker))
         denoise = _guided(diffusion, sampling.guidance, params, held, cond, image_keys.shape[0])
         denoise = sampling.threshold(denoise)
         noise = _initial_noise(image_keys, given, shape)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion.guidance import THRESHOLDS
-from diffusion.mesh import make_mesh
+from diffusion.mesh import make_mesh, sharded
 from diffusion.nets.model import Net
 from diffusion.process import TARGETS, Process
 from diffusion.sample_step import Guidance, Held, Sampling, Weaker, make_sample_step
@@ -101,6 +101,23 @@ def test_guidance_of_a_step(case, monkeypatch):
     found = drawn(guidance)
     assert np.abs(found - by_hand(denoise)).max() <= 1 and found.std() > 10
     assert len(calls) == nets == guidance.nets(NET.conditions)
+
+
+def test_shared_weights_of_both_nets_are_whole_where_they_are_used():
+    """Used in parts, the weaker net's would give other bits in another layout, and talk where nothing must be said."""
+    lying = []
+
+    def apply(params, x, *given):
+        jax.debug.inspect_array_sharding(params["w"], callback=lambda where: lying.append(where.is_fully_replicated))
+        return x * params["w"].mean()
+
+    net, mesh = Net(lambda key: PARAMS, apply, SHAPE, ("a", "b")), make_mesh(1, 2)
+    guidance = Guidance(2.0, weaker=Weaker(net, PROCESS, Path("runs/weak"), "latest"))
+    sampling = Sampling(SAMPLERS["ddim"](), TIMES, guidance, THRESHOLDS["none"](PROCESS))
+    large = {"w": jnp.ones((64, 32))}
+    large = jax.device_put(large, sharded(mesh, large))
+    make_sample_step(diffusion(net), sampling, mesh)(large, Held(None, large), KEYS, COND, {})
+    assert len(lying) == 2 and all(lying)
 
 
 def test_rescale_changes_what_is_drawn():
