@@ -40,6 +40,8 @@ def asked_drawing(program: Program, label: np.ndarray) -> Drawing:
         return _between(program, label, index)
     if not s.start:
         return Drawing(label, index, trajectory=s.trajectory)
+    if program.dataset.latent:
+        raise ConfigError("sample.start", f"is for images, and {program.dataset.name} holds latents: leave it empty")
     images = start_images(s.start, program.transform)
     given = {"image": images[np.arange(len(label)) % len(images)]}
     if s.mask:

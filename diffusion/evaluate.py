@@ -21,6 +21,7 @@ from diffusion.generate import generate, indices
 from diffusion.mesh import over_rows, replicated
 from diffusion.metrics import Features, Scores, measure
 from diffusion.program import Program, abstract_params
+from diffusion.runs import weaker_weights
 from diffusion.state import fingerprint
 from diffusion.steps import make_validation_step
 from diffusion.types import Params
@@ -70,7 +71,7 @@ def report(program: Program, params: Params, step: int, between: Callable[[], No
     pooled_plan = _pooled_plan(e.num_samples, real.labels, len(names)) if e.num_samples else None
     label = np.repeat(np.arange(len(plan)), np.maximum(plan, 0 if pooled_plan is None else pooled_plan))
     index = indices(label)
-    weights = fingerprint(params)
+    weights = _weights(program, params)
     chunks = FeatureChunks(program.workdir / "cache", _about(program, extractor, weights, label))
     made, predicted = _generated_features(program, extractor, params, label, index, chunks, between)
     mine = index < plan[label]
@@ -82,7 +83,7 @@ def report(program: Program, params: Params, step: int, between: Callable[[], No
     body = scores_report(scores) | {
         "metrics": {f"eval/{name}": value for name, value in values.items()},
         "step": step,
-        "weights": {"of": program.optimiser.averages.use, "sha256": weights},
+        "weights": weights,
         "extractor": {"name": extractor.name, "sha256": extractor.sha256, "accuracy": extractor.accuracy},
         "reference": {
             "dataset": program.dataset.name,
@@ -200,7 +201,13 @@ def _real_features(program: Program, extractor: Extractor) -> Features:
     return Features(np.concatenate(found)[np.argsort(order)], np.concatenate(labels)[np.argsort(order)], extractor.name)
 
 
-def _about(program: Program, extractor: Extractor, weights: str, label: np.ndarray) -> dict[str, Any]:
+def _weights(program: Program, params: Params) -> dict[str, str]:
+    """What the generated images are made of, those of a weaker net as well."""
+    found, weaker = {"of": program.optimiser.averages.use, "sha256": fingerprint(params)}, weaker_weights(program)
+    return found if weaker is None else found | {"weaker_sha256": fingerprint(weaker)}
+
+
+def _about(program: Program, extractor: Extractor, weights: dict[str, str], label: np.ndarray) -> dict[str, Any]:
     """What decides the features of the generated images, to the bit on one topology."""
     return {
         "weights": weights,

@@ -1,10 +1,12 @@
 """Functions Denoiser -> Denoiser: guidance and thresholds. They compose in any order that makes sense to their user.
 
-A function that changes x0 takes eps from alpha * x0 + sigma * eps = x_t again, so every sampler sees one line.
+A function that changes x0 takes eps from alpha * x0 + sigma * eps = x_t again, so every sampler sees one line. A third
+variable of the path, ``extra["K"]``, is part of that line and is guided with x0 and eps.
 """
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 
 from diffusion.process import Process, expand
@@ -27,8 +29,7 @@ def cfg(denoise: Denoiser, null: Denoiser, scale: float | Array, *corrections: C
     def guided(x_t: Array, t: Array) -> Prediction:
         c, u = denoise(x_t, t), null(x_t, t)
         w = expand(jnp.asarray(scale, jnp.float32), x_t)
-        found = Prediction(u.x0 + w * (c.x0 - u.x0), u.eps + w * (c.eps - u.eps), c.extra)
-        return _corrected(corrections, found, c, x_t, t)
+        return _corrected(corrections, _led(u, [(c, w)]), c, x_t, t)
 
     return guided
 
@@ -47,9 +48,7 @@ def compose(
     def guided(x_t: Array, t: Array) -> Prediction:
         u = null(x_t, t)
         answers = [(c(x_t, t), w) for c, w in terms]
-        x0 = u.x0 + sum(w * (c.x0 - u.x0) for c, w in answers)
-        eps = u.eps + sum(w * (c.eps - u.eps) for c, w in answers)
-        found = Prediction(x0, eps, answers[0][0].extra)
+        found = _led(u, answers)
         return _corrected(corrections, found, denoise(x_t, t), x_t, t) if corrections else found
 
     return guided
@@ -64,8 +63,7 @@ def interval(process: Process, low: float, high: float) -> Correction:
         alpha, sigma = process.schedule.alpha_sigma(jnp.asarray(t, jnp.float32))
         inside = sigma > low * alpha
         inside = expand(inside & (sigma <= high * alpha) if high else inside, x_t)
-        x0 = jnp.where(inside, guided.x0, conditional.x0)
-        return Prediction(x0, jnp.where(inside, guided.eps, conditional.eps), guided.extra)
+        return jax.tree.map(lambda led, own: jnp.where(inside, led, own), guided, conditional)
 
     return correct
 
@@ -102,6 +100,18 @@ def spherical(a: Array, b: Array, share: Array) -> Array:
     ways = jnp.sin((1.0 - share) * safe) / jnp.sin(safe), jnp.sin(share * safe) / jnp.sin(safe)
     of_a, of_b = (jnp.where(apart, way, straight) for way, straight in zip(ways, (1.0 - share, share), strict=True))
     return of_a * a + of_b * b
+
+
+def _led(u: Prediction, terms: Sequence[tuple[Prediction, float | Array]]) -> Prediction:
+    """u + sum of w (c - u) of all variables of the path; what else a net answers is the first c's."""
+
+    def led(of: Callable[[Prediction], Array]) -> Array:
+        return of(u) + sum(w * (of(c) - of(u)) for c, w in terms)
+
+    extra = terms[0][0].extra
+    if "K" in extra:
+        extra = extra | {"K": led(lambda p: p.extra["K"])}
+    return Prediction(led(lambda p: p.x0), led(lambda p: p.eps), extra)
 
 
 def _corrected(
@@ -151,8 +161,7 @@ def _with_x0(process: Process, denoise: Denoiser, change: Callable[[Array], Arra
 
 
 def _on_the_line(process: Process, x0: Array, x_t: Array, t: Array, extra: dict[str, Array]) -> Prediction:
-    alpha, sigma = process.schedule.alpha_sigma(jnp.asarray(t, jnp.float32))
-    return Prediction(x0, (x_t - expand(alpha, x_t) * x0) / expand(sigma, x_t), extra)
+    return Prediction(x0, process.noise(x0, x_t, t, extra.get("K")), extra)
 
 
 THRESHOLDS = {"none": no_threshold, "clip": clip, "dynamic": dynamic}

@@ -60,6 +60,14 @@ class Process:
             return x_t
         return x_t + expand(self.target.third.kappa(self.coefficients(t)), x0) * third
 
+    def noise(self, x0: Array, x_t: Array, t: Array, third: Array | None = None) -> Array:
+        """eps [b h w c] that ``perturb`` makes x_t from x0 with; t is [] or [b]."""
+        alpha, sigma = self.schedule.alpha_sigma(jnp.asarray(t, jnp.float32))
+        rest = x_t - expand(alpha, x_t) * x0
+        if third is not None:
+            rest = rest - expand(self.target.third.kappa(self.coefficients(t)), x_t) * third
+        return rest / expand(sigma, x_t)
+
     def regression_target(self, x0: Array, eps: Array, t: Array, third: Array | None = None) -> Array:
         """y [b h w lines * c], what the regressed heads of the net are to answer, each c channels."""
         at = self.coefficients(t)

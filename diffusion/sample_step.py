@@ -17,6 +17,8 @@ from diffusion.process import Process
 from diffusion.samplers import Rule, per_image_normal, sample
 from diffusion.types import Array, Cond, Denoiser, Frozen, Params
 
+THIRD_STREAM = 2**31  # of an image's key: 0 is its first noise, and the steps count up from 1
+
 
 @dataclass(frozen=True)
 class Weaker:
@@ -101,13 +103,15 @@ def make_sample_step(
 
     def sample_step(params: Params, held: Held, image_keys: Array, cond: Cond, given: Given) -> Array:
         ts, params = sampling.times()[first:], gathered(mesh, params)
+        held = held._replace(weaker=gathered(mesh, held.weaker))
         denoise = _guided(diffusion, sampling.guidance, params, held, cond, image_keys.shape[0])
         denoise = sampling.threshold(denoise)
-        alpha, sigma = process.schedule.alpha_sigma(ts[0])
-        x = sigma * _initial_noise(image_keys, given, shape)
+        noise = _initial_noise(image_keys, given, shape)
+        x = process.schedule.alpha_sigma(ts[0])[1] * noise
         if "image" in given:
-            image = codec.encode(held.codec, given["image"])
-            x = alpha * image + x
+            image, third = codec.encode(held.codec, given["image"]), process.target.third
+            k = third.draw(per_image_normal(image_keys, THIRD_STREAM, shape)) if third else None
+            x = process.perturb(image, noise, ts[0], k)
             if "known" in given:
                 denoise = known_pixels(process, image, given["known"])(denoise)
         if not trajectory:

@@ -58,7 +58,8 @@ class Prediction:
     Attributes:
       x0: [b h w c], the clean image.
       eps: [b h w c], the unit noise.
-      extra: whatever else the net predicts (a log-variance, a second head).
+      extra: whatever else the net predicts: ``variance_share``, or a path's third variable ``K``, which then is
+        a term of that sum.
     """
 
     x0: Array

@@ -193,3 +193,33 @@ def test_between_a_noise_and_itself_there_is_nothing():
 def test_illegal_corrections_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+LINEAR = Process(SCHEDULES["decoupled"](), TARGETS["decoupled_linear"]())
+Y, NULL_Y = (RANDOM.standard_normal((3, 6, 5, 6)).astype(np.float32) for _ in range(2))
+
+
+def three_headed(y):
+    return lambda x_t, t: LINEAR.predict(jnp.asarray(y), x_t, t)
+
+
+OF_THREE = {  # name: (denoiser, w of K in u + w (c - u))
+    "cfg": (cfg(three_headed(Y), three_headed(NULL_Y), 3.0), 3.0),
+    "a scale each": (
+        compose(three_headed(Y), three_headed(NULL_Y), [(three_headed(Y), 2.0), (three_headed(Y), 0.5)]),
+        2.5,
+    ),
+    "rescaled": (cfg(three_headed(Y), three_headed(NULL_Y), 3.0, rescale(LINEAR, phi=0.7)), 3.0),
+    "outside the interval": (cfg(three_headed(Y), three_headed(NULL_Y), 3.0, interval(LINEAR, 50.0, 0.0)), 1.0),
+    **{name: (THRESHOLDS[name](LINEAR)(three_headed(Y)), 1.0) for name in THRESHOLDS},
+    "known pixels": (known_pixels(LINEAR, jnp.asarray(X0), X_T[..., :1] > 0)(three_headed(Y)), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", OF_THREE)
+def test_a_third_variable_is_part_of_the_line(name):
+    denoise, w = OF_THREE[name]
+    p = run(denoise)
+    alpha, sigma, kappa = 1 - T, T**0.5, 0.5 * T * (T - 1)
+    np.testing.assert_allclose(alpha * p.x0 + sigma * p.eps + kappa * p.extra["K"], X_T, atol=3e-5)
+    np.testing.assert_allclose(p.extra["K"], NULL_Y[..., 4:] + w * (Y[..., 4:] - NULL_Y[..., 4:]), atol=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion.guidance import THRESHOLDS
-from diffusion.mesh import make_mesh
+from diffusion.mesh import make_mesh, sharded
 from diffusion.nets.model import Net
 from diffusion.process import TARGETS, Process
 from diffusion.sample_step import Guidance, Held, Sampling, Weaker, make_sample_step
@@ -103,6 +103,23 @@ def test_guidance_of_a_step(case, monkeypatch):
     assert len(calls) == nets == guidance.nets(NET.conditions)
 
 
+def test_shared_weights_of_both_nets_are_whole_where_they_are_used():
+    """Used in parts, the weaker net's would give other bits in another layout, and talk where nothing must be said."""
+    lying = []
+
+    def apply(params, x, *given):
+        jax.debug.inspect_array_sharding(params["w"], callback=lambda where: lying.append(where.is_fully_replicated))
+        return x * params["w"].mean()
+
+    net, mesh = Net(lambda key: PARAMS, apply, SHAPE, ("a", "b")), make_mesh(1, 2)
+    guidance = Guidance(2.0, weaker=Weaker(net, PROCESS, Path("runs/weak"), "latest"))
+    sampling = Sampling(SAMPLERS["ddim"](), TIMES, guidance, THRESHOLDS["none"](PROCESS))
+    large = {"w": jnp.ones((64, 32))}
+    large = jax.device_put(large, sharded(mesh, large))
+    make_sample_step(diffusion(net), sampling, mesh)(large, Held(None, large), KEYS, COND, {})
+    assert len(lying) == 2 and all(lying)
+
+
 def test_rescale_changes_what_is_drawn():
     plain, rescaled = drawn(Guidance(4.0)), drawn(Guidance(4.0, rescale=1.0))
     assert np.abs(plain - rescaled).max() > 5
@@ -118,6 +135,20 @@ def test_a_start_from_images():
     noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), SHAPE))(KEYS)
     wanted = by_hand(denoiser(), ts=ts, x=alpha * (IMAGES / 127.5 - 1.0) + sigma * noise)
     assert np.abs(drawn(Guidance(1.0), {"image": IMAGES}, first=2) - wanted).max() <= 1
+
+
+def test_a_start_from_images_holds_the_third_variable_too():
+    """A net that answers zeros sees x_t itself: what is neither image nor noise there is kappa K, K in [-1, 1]."""
+    linear = Process(SCHEDULES["decoupled"](), TARGETS["decoupled_linear"]())
+    zeros = Net(lambda key: PARAMS, lambda params, x, *given: jnp.tile(jnp.zeros_like(x), 3), SHAPE, ("a", "b"))
+    times = functools.partial(GRIDS["uniform"], linear, 4)
+    sampling = Sampling(SAMPLERS["decoupled"](), times, Guidance(1.0), THRESHOLDS["none"](linear))
+    step = make_sample_step(replace(diffusion(zeros), process=linear), sampling, make_mesh(1), first=2, trajectory=True)
+    seen = np.asarray(step(PARAMS, Held(), KEYS, COND, {"image": IMAGES}))[:, 0] / 127.5 - 1.0
+    noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), SHAPE))(KEYS)
+    k = (seen - 0.5 * (IMAGES / 127.5 - 1.0) - 0.5**0.5 * np.asarray(noise)) / (0.5 * 0.5 * -0.5)
+    k = k[np.abs(seen) < 0.99]
+    assert np.abs(k).max() < 1.05 and 0.6 < k.std() < 0.85  # N(0, 1) clipped has .72, and a byte is .03 wide
 
 
 @pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m", "unipc"])

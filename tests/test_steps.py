@@ -72,7 +72,8 @@ def toy_net(rate: float = 0.2) -> Net:
 
 def block_net() -> Net:
     """One residual block between two projections: convolutions and adaptive norm, in few operations."""
-    block = ResBlock(channels=8, groups=2, dropout=0.0, layer=0, dtype=jnp.float32)
+    style = unet(8, 1, jnp.float32, channels=8, groups=2).style
+    block = ResBlock(channels=8, style=style, layer=0)
 
     def apply(params, x, c_noise, cond, null, keys=None):
         row = params["table"][jnp.where(null["label"], CLASSES, cond["label"])]

@@ -10,12 +10,13 @@ from ml_collections import ConfigDict
 
 from configs.default import get_config
 from diffusion.build.choices import choose
-from diffusion.build.model import other_net
+from diffusion.build.model import make_process, other_net
 from diffusion.checkpoint import Checkpoints
 from diffusion.config import from_json
 from diffusion.data.records import Dataset
 from diffusion.errors import ConfigError
 from diffusion.guidance import THRESHOLDS
+from diffusion.nets.codec import CODECS
 from diffusion.sample_step import Guidance, Sampling, Weaker
 from diffusion.samplers import GRIDS, SAMPLERS, Rule, sample
 from diffusion.schedules import SCHEDULES
@@ -88,9 +89,11 @@ def _weaker(config: ConfigDict, diffusion: Diffusion, dataset: Dataset) -> Weake
 
 def _space(c: ConfigDict) -> dict[str, Any]:
     """What two nets must share to answer about the same noisy images."""
-    schedule = c.process.schedule
-    fields = dict(c.process[schedule]) if rows({schedule: SCHEDULES[schedule]}) else {}
-    return {"codec": c.codec.name, "schedule": schedule} | fields
+    codec, schedule = c.codec.name, c.process.schedule
+    of_codec = dict(c.codec[codec]) if rows({codec: CODECS[codec]}) else {}
+    of_schedule = dict(c.process[schedule]) if rows({schedule: SCHEDULES[schedule]}) else {}
+    third = make_process(c.process).target.third is not None
+    return {"codec": codec} | of_codec | {"schedule": schedule} | of_schedule | {"third_variable": third}
 
 
 def _check_rule(name: str, rule: Rule, diffusion: Diffusion) -> None:

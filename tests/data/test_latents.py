@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 import main_jax
 from diffusion.data.latents import latents
+from diffusion.drawing import asked_drawing
 from diffusion.errors import ConfigError, DataError
-from tests.tiny import arguments, state_print
+from tests.tiny import arguments, program, state_print
 
 LATENTS = np.random.default_rng(0).normal(size=(20, 4, 4, 4)).astype(np.float16)
 LABELS = np.array([0, 1] * 10)
@@ -117,3 +119,12 @@ def test_misfits_are_refused_by_name(tmp_path, capsys, case):
     assert main_jax.main(arguments(tmp_path / "run", **given)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_sampling_starts_from_no_images(tmp_path):
+    """RGB images as large as latents of three channels would pass for some."""
+    root, image = write(tmp_path / "vae", LATENTS[..., :3]), tmp_path / "image.png"
+    given = OF_LATENTS | dict(data__root=root, sample__start=image)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(image)
+    with pytest.raises(ConfigError, match="sample.start: is for images, and vae holds latents"):
+        asked_drawing(program(tmp_path / "run", **given), np.zeros(1, int))

@@ -1,13 +1,17 @@
 """``--mode=sample`` of a tiny run: what it starts from, what it draws between, what leads it, and what it refuses."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import main_jax
-from tests.tiny import arguments
+from diffusion import evaluate
+from diffusion.errors import ConfigError
+from tests.tiny import arguments, program
 
 QUIET = {"val__every": 0, "sample__every": 0, "eval__metrics": "()", "log__every": 1, "checkpoint__keep": 2}
 
@@ -93,6 +97,20 @@ def test_autoguidance_leads_away_from_a_smaller_net_and_from_an_older_average(fo
     assert np.abs(images["small"] - plain).max() > 1 and np.abs(images["run:1"] - plain).max() > 1
 
 
+def test_an_evaluation_does_not_go_on_with_images_led_by_older_weights(folder, tmp_path):
+    """The weaker run may have trained on between two starts: its newest weights are part of what images are made of."""
+    extractor, label, weaker = SimpleNamespace(name="none", sha256=""), np.zeros(3, int), folder / "moving"
+    shutil.copytree(folder / "small", weaker)
+    found = []
+    for newest in (2, 1):
+        p = program(tmp_path, sampler__autoguidance=weaker)
+        found.append(evaluate._about(p, extractor, evaluate._weights(p, {}), label))
+        shutil.rmtree(weaker / "checkpoints" / str(newest))
+    assert found[0] != found[1]
+    alone = program(tmp_path)
+    assert evaluate._about(alone, extractor, evaluate._weights(alone, {}), label) not in found
+
+
 REFUSED = {  # case: (what is said, the field, what else is said)
     "no such image": (["sample.start={}/none.png"], "sample.start", "cannot be read"),
     "another size": (["sample.start={}/tall.png"], "sample.start", "is 9x8 pixels, the set is 8x8"),
@@ -122,3 +140,32 @@ def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(case, folder, ca
     line = capsys.readouterr().err.strip()
     assert (status, files) == (2, []) and "\n" not in line
     assert line.startswith(f"main_jax.py: {field}: ") and problem in line
+
+
+PATHS = {"process__schedule": "decoupled", "sampler__name": "decoupled"}
+APART = {  # case: (what both runs share, ours alone, theirs alone, what is said)
+    "a third variable": (
+        PATHS,
+        {"process__target": "decoupled"},
+        {"process__target": "decoupled_linear"},
+        "'third_variable': True",
+    ),
+    "latents on another scale": (
+        {"data__source": "latents", "codec__name": "latents", "sampler__threshold": "none", "eval__metrics": "()"},
+        {},
+        {"codec__latents__scale": 1.0},
+        "'scale': 1.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+def test_a_weaker_net_must_know_the_same_noisy_images(case, tmp_path):
+    both, ours, theirs, said = APART[case]
+    np.save(tmp_path / "latents.npy", np.zeros((20, 4, 4, 4), np.float16))
+    np.save(tmp_path / "labels.npy", np.arange(20) % 2)
+    both = both | ({"data__root": tmp_path} if "data__source" in both else {})
+    (tmp_path / "config.json").write_text(json.dumps(program(tmp_path, **both, **theirs).config))
+    with pytest.raises(ConfigError, match="they must be the same") as refused:
+        program(tmp_path / "run", **both, **ours, sampler__autoguidance=tmp_path)
+    assert refused.value.field == "sampler.autoguidance" and said in str(refused.value)
