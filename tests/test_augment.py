@@ -29,10 +29,11 @@ from diffusion.nets.model import Net, make_net
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
 from diffusion.process import TARGETS, Process
+from diffusion.sample_step import Guidance, Held, Sampling, make_sample_step
 from diffusion.samplers import GRIDS, SAMPLERS
 from diffusion.schedules import SCHEDULES
 from diffusion.state import create
-from diffusion.steps import Optimiser, make_sample_step, make_train_step
+from diffusion.steps import Optimiser, make_train_step
 from diffusion.types import Batch
 from tests.tiny import program, state_print
 
@@ -389,15 +390,15 @@ def test_nobody_is_told_when_images_are_drawn():
     params = params | {"augment": jax.tree.map(lambda a: 100 * a, params["augment"])}
     without = {name: value for name, value in params.items() if name != "augment"}
     mesh, grid = make_mesh(1), lambda: GRIDS["uniform"](PROCESS, 3)
-    pieces = (SAMPLERS["ddim"](), grid, 1.5, THRESHOLDS["none"](PROCESS))
-    step = make_sample_step(diffusion(edm(), net), *pieces, mesh)
-    plain = make_sample_step(diffusion(None, tiny_net(False)), *pieces, mesh)
+    sampling = Sampling(SAMPLERS["ddim"](), grid, Guidance(1.5), THRESHOLDS["none"](PROCESS))
+    step = make_sample_step(diffusion(edm(), net), sampling, mesh)
+    plain = make_sample_step(diffusion(None, tiny_net(False)), sampling, mesh)
     cond, image_keys = {"label": jnp.arange(ROWS) % CLASSES}, jax.random.split(jax.random.key(0), ROWS)
-    images = step(params, None, image_keys, cond)
-    np.testing.assert_array_equal(images, plain(without, None, image_keys, cond))
+    images = step(params, Held(), image_keys, cond, {})
+    np.testing.assert_array_equal(images, plain(without, Held(), image_keys, cond, {}))
     told = {AUGMENT: jnp.zeros((ROWS, 9))}
-    np.testing.assert_array_equal(images, step(params, None, image_keys, cond | told))
-    assert not np.array_equal(images, step(params, None, image_keys, cond | jax.tree.map(jnp.ones_like, told)))
+    np.testing.assert_array_equal(images, step(params, Held(), image_keys, cond | told, {}))
+    assert not np.array_equal(images, step(params, Held(), image_keys, cond | jax.tree.map(jnp.ones_like, told), {}))
 
 
 @pytest.mark.parametrize("labelled, width", [(True, 4), (False, 128)])

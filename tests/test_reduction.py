@@ -48,8 +48,9 @@ class Blocks(nn.Module):
     def __call__(self, x, c_noise, ports, keys):
         emb = noise_embedding(c_noise, 8) + ports.vec
         x = Conv(8, (3, 3), name="in")(x)
-        x = ResBlock(8, groups=2, dropout=0.1, layer=0, dtype=jnp.float32, name="block")(x, emb, keys)
-        x = AttentionBlock(heads=2, groups=2, dtype=jnp.float32, name="attention")(x, ports)
+        style = unet(8, 1, jnp.float32, channels=8, heads=2, groups=2, dropout=0.1).style
+        x = ResBlock(8, style, layer=0, name="block")(x, emb, keys)
+        x = AttentionBlock(style, name="attention")(x, ports)
         return Conv(1, (3, 3), name="out")(x)
 
 

@@ -17,6 +17,7 @@ CHOICES = {
         f"target {name}": {
             "process__schedule": "decoupled" if "decoupled" in name else "cosine",
             "process__target": name,
+            **({"sampler__name": "decoupled"} if name == "decoupled_linear" else {}),
         }
         for name in TARGETS
     },

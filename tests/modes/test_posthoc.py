@@ -64,7 +64,7 @@ def test_the_chosen_average_is_validated_and_logged(finished):
             assert line[name] == pytest.approx(wanted, rel=1e-5)
     validated = next(line["val/loss"] for line in lines if line["step"] == 12 and "val/loss" in line)
     p = program(finished, **POWER)
-    found = {name: evaluate.validation(p, held)["val/loss"] for name, held in state.ema.items()}
+    found = {name: evaluate.validation(p, {"val/loss": held})["val/loss"] for name, held in state.ema.items()}
     assert found["0.10"] == validated != found["0.05"]
 
 
