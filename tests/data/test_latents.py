@@ -91,11 +91,14 @@ OF_LATENTS = dict(
 
 
 def test_a_net_trains_on_latents_and_goes_on_exactly(tmp_path):
-    given = OF_LATENTS | dict(data__root=write(tmp_path / "vae"), sample__every=0, cond__names='("label",)')
+    given = OF_LATENTS | dict(data__root=write(tmp_path / "vae"))
     assert main_jax.main(arguments(tmp_path / "run", **given, train__steps=6)) == 0
     assert main_jax.main(arguments(tmp_path / "again", **given, train__steps=4)) == 0
     assert main_jax.main(arguments(tmp_path / "again", **given, train__steps=6)) == 0
     assert state_print(tmp_path / "run", **given)[0] == state_print(tmp_path / "again", **given)[0]
+    assert (tmp_path / "run" / "samples" / "step_00000006.png").exists(), "a preview"
+    assert main_jax.main(["--mode=sample", f"--workdir={tmp_path / 'run'}", "--config.sample.num=5"]) == 0
+    assert np.load(tmp_path / "run" / "samples.npz")["images"].shape == (5, 4, 4, 3)
 
 
 MISFITS = {
