@@ -84,8 +84,8 @@ def _discrete(process: Process, steps: int) -> int:
 
 
 def _of_indices(process: Process, rising: list[int]) -> Array:
-    # index i of the discrete schedule is our time (i + 1) / T
-    return jnp.asarray([(i + 1) / process.schedule.steps for i in reversed(rising)] + [0.0])
+    # index i of the discrete schedule is our time (i + 1) / T; the cosine has its last value a little earlier
+    return _then_clean(jnp.asarray([(i + 1) / process.schedule.steps for i in reversed(rising)]), process)
 
 
 def _reachable_logsnr(process: Process) -> tuple[Array, Array]:

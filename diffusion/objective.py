@@ -32,7 +32,9 @@ class Weighting(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Per example, each f32[b]: the weighted loss, its time, and the loss before the density's weight."""
+    """Per example, each f32[b]: the weighted loss, its time, and the part of the loss that teaches the net, before the
+    density's weight: without a learned log-variance, which may make the sum 0 or less.
+    """
 
     loss: Array
     t: Array
@@ -154,10 +156,12 @@ def denoising_losses(
     if beside := process.target.beside:
         p = process.predict(answer, x_t, t)
         loss = loss + beside(process.schedule, p, process.answers(answer), x0, t)
+    plain = loss
     if weighting.log_variance:
         u = weighting.log_variance(params, process, t)
-        loss = jnp.exp(-u) * loss + u
-    return Losses(loss if density_weight is None else density_weight * loss, t, loss)
+        plain = jnp.exp(-u) * loss
+        loss = plain + u
+    return Losses(loss if density_weight is None else density_weight * loss, t, plain)
 
 
 def _squared_errors(error: Array, weight: Array, channels: int) -> Array:

@@ -57,6 +57,17 @@ def test_spacings_of_discrete_schedules(grid):
     np.testing.assert_allclose(GRIDS[grid](DISCRETE, 1000), np.arange(1000, -1, -1) / 1000, rtol=1e-6)
 
 
+@pytest.mark.parametrize("grid", ON_STEPS)
+@pytest.mark.parametrize("schedule", [name for name, process in PROCESSES.items() if process.schedule.steps])
+def test_no_step_lies_beyond_the_schedule(schedule, grid):
+    """The cosine ends just before its last step, and stands still there: dx/dt says nothing any more."""
+    process = PROCESSES[schedule]
+    ts = GRIDS[grid](process, 1000)
+    assert ts[0] <= np.float32(process.schedule.t_max) and abs(ts[0] - 1) < 1e-4
+    at = process.coefficients(ts[:-1])
+    assert (np.asarray(at.alpha * at.d_sigma - at.sigma * at.d_alpha) > 0).all(), "a velocity tells x0 from eps"
+
+
 ILLEGAL = {  # case: (what is asked for, what the message says)
     "rho 0": (lambda: GRIDS["karras"](PROCESSES["edm"], 5, rho=0.0), "rho 0"),
     "sigmas swapped": (lambda: GRIDS["karras"](PROCESSES["edm"], 5, sigma_min=2.0, sigma_max=1.0), "sigma_min < sig"),

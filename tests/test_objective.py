@@ -342,6 +342,16 @@ def test_uncertainty_is_of_the_noise_level_and_learns_the_log_of_the_loss():
     u = np.cos(math.pi * level[:, None] * np.arange(8)) @ weights
     found = run({"uncertainty": {"weights": jnp.float32(weights)}})
     np.testing.assert_allclose(found, np.exp(-u) * np.asarray(plain) + u, rtol=1e-4, atol=1e-5)
+    history = denoising_losses(
+        p,
+        weighting,
+        net,
+        jnp.asarray(X0),
+        jnp.asarray(EPS),
+        t,
+        params={"uncertainty": {"weights": jnp.float32(weights)}},
+    ).plain
+    np.testing.assert_allclose(history, np.exp(-u) * np.asarray(plain), rtol=1e-4)  # u alone teaches the net nothing
     slope = jax.jit(jax.grad(lambda params: run(params).mean()))
     for _ in range(300):
         params = jax.tree.map(lambda a, g: a - 0.1 * g, params, slope(params))

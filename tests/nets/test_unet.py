@@ -1,24 +1,14 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from diffusion.nets.conditions import label
 from diffusion.nets.model import make_net
 from diffusion.nets.unet import unet
 from diffusion.state import count_parameters
-from diffusion.types import Ports
+from tests.nets.tiny_nets import C_NOISE, NO_PORTS, PORTS, X
 
-RNG = np.random.default_rng(0)
 TINY = dict(channels=8, groups=2, heads=2, mults=(1,), attention=())
-X, C_NOISE = jnp.asarray(RNG.normal(size=(2, 4, 4, 3)), jnp.float32), jnp.asarray([3.0, 700.0])
-PORTS = Ports(
-    vec=jnp.asarray(RNG.normal(size=(2, 5)), jnp.float32),
-    seq=jnp.asarray(RNG.normal(size=(2, 3, 6)), jnp.float32),
-    seq_valid=jnp.asarray([[True, True, False], [True, False, False]]),
-    grid=jnp.asarray(RNG.normal(size=(2, 4, 4, 2)), jnp.float32),
-)
-NO_PORTS = Ports()
 
 
 def shapes(backbone, x=X, ports=NO_PORTS):
