@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
     )
     c.codec = dict(name="pixels", **rows(CODECS))  # what the net works on: pixels, or latents as they are
     c.net = dict(
-        name="unet",  # a row: unet, unet_cifar, adm_64, edm2, edm2_xs, edm2_s
+        name="unet",  # unet, edm2, dit; with published sizes unet_cifar, adm_64, edm2_xs, edm2_s, dit_*_2, jit_b_16
         dtype="float32",  # of the computation: float32 or bfloat16; weights stay float32
         **rows(NETS),
     )
@@ -148,7 +148,7 @@ def get_config() -> ConfigDict:
         out="",  # folder of samples.npz and samples.png; the workdir where empty
         start="",  # PNG, npz or folder of PNGs to start from (SDEdit), cycled to the number of images
         t0=1.0,  # of the schedule's way to noise, (0, 1], at which they start: less keeps more of them
-        mask="",  # PNG of the images' size: their white pixels stay (inpainting)
+        mask="",  # PNG of the images' size: their light pixels (128 and above) stay (inpainting)
         interpolate=0,  # images between every two, their first noise between the two's; for rules without noise
         trajectory=False,  # also trajectory.png: what was predicted at each step
     )

@@ -176,13 +176,16 @@ def ema_weights(program: Program, step: str) -> Restored:
 
 
 def _posthoc_weights(program: Program, name: str, step: str) -> Restored:
+    if not program.optimiser.averages.sigma_rels:
+        raise ConfigError("ema.use", f"this run's ema.name is {program.config['ema']['name']}; only power gives others")
     made = posthoc.made(program.workdir, name)
     if not made or (step != "latest" and step not in map(str, made)):
         there = f"of steps {', '.join(map(str, made))} alone" if made else "not yet"
         raise ConfigError(
             "ema.use",
             f"{program.workdir / posthoc.FOLDER} holds {posthoc.PREFIX}{name} {there}, step {step} is asked; make it: "
-            f"--mode=posthoc --config.posthoc.sigma_rel={name} --config.posthoc.step=STEP",
+            f"--mode=posthoc --config.posthoc.sigma_rel={name}"
+            + (f" --config.posthoc.step={step}" if step != "latest" else ""),
         )
     chosen = max(made) if step == "latest" else int(step)
     _, arrays = snapshots.read(made[chosen])

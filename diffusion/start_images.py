@@ -59,4 +59,5 @@ def _fitted(name: str, image: np.ndarray, transform: Transform) -> np.ndarray:
     try:
         return transform(image, None)
     except DataError as error:
-        raise ConfigError("sample.start", f"{name} {error}") from error
+        (h, w), (height, width, _) = image.shape[:2], transform.shape
+        raise ConfigError("sample.start", f"{name} is {h}x{w} pixels, the run's images are {height}x{width}") from error

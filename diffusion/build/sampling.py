@@ -52,6 +52,8 @@ def _guidance(c: ConfigDict, diffusion: Diffusion, weaker: Weaker | None) -> Gui
             raise ConfigError("sampler.guidance_scales", f"{text!r} is not NAME:NUMBER") from None
         if name not in conditions:
             raise ConfigError("sampler.guidance_scales", f"{name!r} is not one of: {', '.join(conditions) or 'none'}")
+    if len(scales) < len(c.guidance_scales):
+        raise ConfigError("sampler.guidance_scales", f"{c.guidance_scales} names a condition twice")
     if scales and weaker:
         raise ConfigError("sampler.guidance_scales", "leads away from nulls, autoguidance from a net; take one of them")
     if len(c.guidance_interval) != 2:
@@ -70,7 +72,9 @@ def _weaker(config: ConfigDict, diffusion: Diffusion, dataset: Dataset) -> Weake
     field, named = "sampler.autoguidance", config.sampler.autoguidance
     if not named:
         return None
-    folder, _, step = named.partition(":")
+    folder, colon, step = named.partition(":")
+    if colon and step not in ("latest", "best") and not step.isdigit():
+        raise ConfigError(field, f"{step!r}, after the colon, must be latest, best or a number")
     other = from_json(Path(folder) / "config.json", get_config(), field)
     ours, theirs = _space(config), _space(other)
     if ours != theirs:
