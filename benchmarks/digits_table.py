@@ -26,29 +26,35 @@ from diffusion.generate import generate, indices
 from diffusion.mesh import two_cpu_devices
 from diffusion.program import Program
 
+COSINE = ["process.schedule=cosine", "process.target=v"]
 FLOW = ["process.schedule=flow", "process.target=velocity"]
 EDM = ["process.schedule=edm", "process.target=edm", "objective.weighting=edm", "objective.density=lognormal"]
 DIT = ["net.name=dit", "net.dit.d=128", "net.dit.depth=4", "net.dit.heads=4"]
+PLAIN = [  # unless a recipe says more
+    *("objective.weighting=unit", "objective.density=uniform"),
+    *("sampler.name=ddim", "sampler.steps=25", "sampler.grid=uniform"),
+]
 RECIPES = {
-    "cosine, v": [],
-    "cosine, v, min-SNR": ["objective.weighting=min_snr"],
-    "cosine, v, stratified": ["objective.density=stratified"],
-    "cosine, v, importance": ["objective.density=importance"],
-    "cosine, v, uncertainty": ["objective.weighting=uncertainty"],
-    "cosine, eps": ["process.target=eps"],
-    "cosine, x0, min-SNR": ["process.target=x0", "objective.weighting=min_snr"],
-    "cosine, learned variance": ["process.target=learned_variance"],
+    "edm": [*EDM, "sampler.grid=karras"],
+    "edm, DiT": [*EDM, "sampler.grid=karras", *DIT],
+    "cosine, v": COSINE,
+    "cosine, v, min-SNR": [*COSINE, "objective.weighting=min_snr"],
+    "cosine, v, stratified": [*COSINE, "objective.density=stratified"],
+    "cosine, v, importance": [*COSINE, "objective.density=importance"],
+    "cosine, v, uncertainty": [*COSINE, "objective.weighting=uncertainty"],
+    "cosine, eps": ["process.schedule=cosine", "process.target=eps"],
+    "cosine, x0, min-SNR": ["process.schedule=cosine", "process.target=x0", "objective.weighting=min_snr"],
+    "cosine, learned variance": ["process.schedule=cosine", "process.target=learned_variance"],
     "flow, velocity": FLOW,
     "flow, velocity, logit-normal": [*FLOW, "objective.density=logit_normal"],
     "flow, x0, velocity loss": ["process.schedule=flow", "process.target=x0", "objective.weighting=velocity"],
-    "edm": [*EDM, "sampler.grid=karras"],
     "decoupled": [
         "process.schedule=decoupled",
         "process.target=decoupled",
         "objective.weighting=bounded_exp",
         "sampler.grid=quadratic",
     ],
-    "cosine, v, DiT": DIT,
+    "cosine, v, DiT": [*COSINE, *DIT],
     "flow, velocity, DiT": [*FLOW, *DIT],
 }
 SAMPLERS = {
@@ -62,7 +68,7 @@ SAMPLERS = {
     "dpmpp_2m_sde 25": ["sampler.name=dpmpp_2m_sde", "sampler.steps=25"],
     "unipc 10": ["sampler.name=unipc", "sampler.steps=10"],
 }
-FEW, WHOLE = ("ddim 25", "dpmpp_2m 10"), ("cosine, v", "flow, velocity")
+FEW, WHOLE = ("ddim 25", "dpmpp_2m 10"), ("edm", "cosine, v")
 ROUNDS = 7
 
 
@@ -77,7 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     two_cpu_devices()
     shared = [f"seed={given.seed}", f"train.steps={given.steps}", f"eval.num_samples_per_class={given.per_class}"]
-    recipes = {name: (given.workdir / slug(name), [*RECIPES[name], *shared]) for name in given.only.split(";")}
+    recipes = {name: (given.workdir / slug(name), [*PLAIN, *RECIPES[name], *shared]) for name in given.only.split(";")}
     if given.times:
         times(recipes)
         return

@@ -25,6 +25,12 @@ TINY = {
     "eval.batch_size": 32,
     "checkpoint.every": 3,
     "checkpoint.keep": 3,
+    "process.schedule": "cosine",
+    "process.target": "v",
+    "objective.density": "uniform",
+    "objective.weighting": "unit",
+    "sampler.name": "ddim",
+    "sampler.grid": "uniform",
     "sampler.steps": 2,
     "mesh.data": 2,
 }
