@@ -113,7 +113,7 @@ def test_an_evaluation_does_not_go_on_with_images_led_by_older_weights(folder, t
 
 REFUSED = {  # case: (what is said, the field, what else is said)
     "no such image": (["sample.start={}/none.png"], "sample.start", "cannot be read"),
-    "another size": (["sample.start={}/tall.png"], "sample.start", "is 9x8 pixels, the set is 8x8"),
+    "another size": (["sample.start={}/tall.png"], "sample.start", "is 9x8 pixels, the run's images are 8x8"),
     "no images in it": (["sample.start={}/run"], "sample.start", "holds no PNG"),
     "a mask of another size": (
         ["sample.start={}/image.png", "sample.mask={}/tall.png"],
