@@ -16,10 +16,12 @@ from tests.gaussian import IMAGES, MU, ON_DECOUPLED, PROCESSES, QUICK, RULES, SD
 MARGIN = 6  # on the error's constant, taken at 50 steps: with five, log-SNR jumps by four in one step
 
 # Rules whose order shows only beyond 80 equal steps in log-SNR: t is a logarithm of sigma (ve), beta grows two
-# hundredfold (sub_vp), or sigma leaps from a table's first step, .03, to 0, and its path has kinks
+# hundredfold (sub_vp), or sigma leaps from a table's first step, .03, to 0, which leaves 5e-4 to 1e-3 at any number of
+# steps, and its path has kinks
 LATE = {
-    *(("euler", "ve"), ("heun", "ve"), ("euler", "sub_vp"), ("heun", "sub_vp")),
-    *(("heun", "scaled_linear"), ("heun", "quadratic"), ("dpmpp_2m", "scaled_linear")),
+    *(("euler", "ve"), ("heun", "ve"), ("heun churn", "ve"), ("euler", "sub_vp"), ("heun", "sub_vp")),
+    *(("heun", "scaled_linear"), ("heun", "quadratic"), ("dpmpp_2m", "scaled_linear"), ("unipc", "scaled_linear")),
+    *(("dpmpp_2m_sde", "scaled_linear"), ("dpmpp_2m_sde eta .5", "scaled_linear")),
 }
 SDE_2M = {case for case in RULES if case.startswith("dpmpp_2m_sde")}  # slower to its order, and larger until there
 NOISY = SDE_2M | {"heun churn"}
