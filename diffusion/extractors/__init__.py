@@ -1,0 +1,8 @@
+"""What turns images into the features that metrics compare; each extractor is a row of a table."""
+
+from diffusion.extractors.classifier import classifier
+from diffusion.extractors.extractor import Extractor, Given, check_images
+
+__all__ = ["EXTRACTORS", "Extractor", "Given", "check_images"]
+
+EXTRACTORS = {"classifier": classifier}
