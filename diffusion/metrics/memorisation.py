@@ -73,7 +73,7 @@ def neighbours(generated: np.ndarray, train: np.ndarray) -> Neighbours:
     """
     distance, index = nearest(generated, train)
     places, back = np.unique(index[:, 0], return_inverse=True)
-    own = _own_distance(np.asarray(train), places)
+    own = nearest(np.asarray(train)[places], train, k=2)[0][:, 1]  # the nearest is the row itself, or its twin, at 0
     return Neighbours(index[:, 0], distance[:, 0], own[back], len(train))
 
 
@@ -108,14 +108,6 @@ def _variance(value: float, sides: list[np.ndarray], which: int) -> float:
         _gap(*(side[groups != g] if i == which else side for i, side in enumerate(sides))) for g in range(len(sizes))
     ]
     return jackknife.variance(value, np.array(left_out), sizes)
-
-
-def _own_distance(train: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """f64[p]: distances of the rows ``places`` of train to their nearest other row."""
-    distance, index = nearest(train[places], train, k=2)
-    itself = index == places[:, None]
-    # a row is at 0 from itself; among several equals it need not be one of the two found, and the nearest is at 0 too
-    return np.where(itself[:, 0], distance[:, 1], distance[:, 0])
 
 
 def _percent(which: np.ndarray, n: int, n_train: int) -> Figure:

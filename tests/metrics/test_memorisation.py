@@ -84,6 +84,13 @@ def test_twins_in_the_training_set():
     assert near_twins["ratio_median"].value is None and "twin" in near_twins["ratio_median"].reason
 
 
+def test_a_copy_is_nearer_than_a_third():
+    train = np.array([[0.0], [10], [30]])
+    figures = neighbours(np.array([[3.0], [4], [11], [25]]), train).figures()  # ratios .3, .4, .1, .25
+    assert figures["copied_percent"].value == 75
+    assert figures["copied_percent"].se == pytest.approx(100 * np.std([1, 0, 1, 1], ddof=1) / 2)
+
+
 def test_the_worst_pairs_come_first():
     generated, train, _ = sets(30)
     generated[7] = train[11]
