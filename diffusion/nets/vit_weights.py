@@ -34,15 +34,24 @@ Places = dict[str, Place]
 
 # Names of a block's parts, of ours: theirs
 CLIP_BLOCK = {
-    **{"norm1": "layer_norm1", "norm2": "layer_norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"},
-    **{"query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": "self_attn.v_proj"},
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "fc1": "mlp.fc1",
+    "fc2": "mlp.fc2",
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
     "out": "self_attn.out_proj",
 }
 DINOV2_BLOCK = {
-    **{"norm1": "norm1", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"},
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "fc1": "mlp.fc1",
+    "fc2": "mlp.fc2",
     **{name: f"attention.attention.{name}" for name in ("query", "key", "value")},
     "out": "attention.output.dense",
-    **{"scale1": "layer_scale1.lambda1", "scale2": "layer_scale2.lambda1"},
+    "scale1": "layer_scale1.lambda1",
+    "scale2": "layer_scale2.lambda1",
 }
 IGNORED = (r".*\.position_ids",)  # 0, 1, 2, …, which older files hold
 
