@@ -1,8 +1,10 @@
 """What turns images into the features that metrics compare; each extractor is a row of a table."""
 
 from diffusion.extractors.classifier import classifier
+from diffusion.extractors.clip import clip
+from diffusion.extractors.dinov2 import dinov2
 from diffusion.extractors.extractor import Extractor, Given, check_images
 
 __all__ = ["EXTRACTORS", "Extractor", "Given", "check_images"]
 
-EXTRACTORS = {"classifier": classifier}
+EXTRACTORS = {"classifier": classifier, "clip": clip, "dinov2": dinov2}
