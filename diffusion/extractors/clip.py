@@ -10,11 +10,11 @@ from diffusion import weight_files
 from diffusion.errors import ConfigError, DataError
 from diffusion.extractors.extractor import Extractor, Given
 from diffusion.extractors.hub import on_hub
+from diffusion.extractors.pillow import resized_uint8
 from diffusion.extractors.pixels import normalised, three_channels
 from diffusion.nets.clip import Clip, ClipShape, TextShape
 from diffusion.nets.vit import StackShape, VitShape
 from diffusion.nets.vit_weights import IGNORED, clip_places, shapes, tree
-from diffusion.resizing import resized_uint8
 from diffusion.tokeniser import clip_tokeniser
 from diffusion.types import Array, Frozen
 

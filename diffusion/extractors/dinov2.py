@@ -7,10 +7,10 @@ from diffusion import weight_files
 from diffusion.errors import ConfigError
 from diffusion.extractors.extractor import Extractor, Given
 from diffusion.extractors.hub import on_hub
+from diffusion.extractors.pillow import resized_uint8
 from diffusion.extractors.pixels import normalised, three_channels
 from diffusion.nets.vit import StackShape, Vit, VitShape
 from diffusion.nets.vit_weights import IGNORED, dinov2_places, shapes, tree
-from diffusion.resizing import resized_uint8
 from diffusion.types import Array, Frozen
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
