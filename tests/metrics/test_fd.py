@@ -56,6 +56,17 @@ def test_agrees_with_other_ways_to_compute_it(shape):
         assert value == pytest.approx(by_root(x, y, eigh_root), rel=1e-10)
 
 
+@pytest.mark.parametrize("n, m, d", [(16, 20, 60), (200, 100, 12)])
+def test_a_covariance_that_is_nearly_singular_loses_no_digits(n, m, d):
+    """Images that repeat, or features that say the same: a square has its small eigenvalues from rounding alone."""
+    x, y = draw(n, m, d)
+    if n < d:
+        x[n // 2 :], y[m // 2 :] = x[: n // 2], y[: m // 2]
+    else:
+        x[:, 1:], y[:, 1:] = (z[:, 1:2] + 1e-7 * z[:, 1:] for z in (x, y))
+    assert frechet_distance(x, y) == pytest.approx(by_root(x, y, gram_root), abs=1e-10 * trace(x, y))
+
+
 @pytest.mark.parametrize("shape", [(40, 30, 6), (7, 9, 12)])
 def test_from_statistics(shape):
     x, y = draw(*shape)

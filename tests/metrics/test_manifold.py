@@ -48,6 +48,13 @@ def test_equal_to_the_definition_and_to_the_prdc_package(shape, k, monkeypatch):
     assert all((figure.n_gen, figure.n_real) == shape[:2] for figure in found.values())
 
 
+def test_neighbours_are_counted_as_published():
+    generated, real = draw(40, 60, 8)
+    found = precision_recall(generated, real) | density_coverage(generated, real)
+    assert [found[name].value for name in NAMES] == [*PRDC[(40, 60, 8), 3][:2], *PRDC[(40, 60, 8), 5][2:]]
+    assert found["coverage_expected"].value == expected_coverage(40, 60, 5)
+
+
 def jackknifed(x: np.ndarray, statistic) -> float:
     """Variance by leaving out each of 20 groups and computing everything again."""
     group = np.arange(len(x)) % min(20, len(x))

@@ -106,3 +106,21 @@ def test_too_few_images():
         neighbours(generated, train[:1])
     with pytest.raises(ValueError, match="at least 3"):
         held_out_gap(generated, train, held_out[:2], np.random.default_rng(0))
+
+
+def test_the_error_of_the_gap_is_the_jackknife_of_all_three_sides():
+    rng = np.random.default_rng(3)
+    sides = [rng.normal(size=(n, 5)) + shift for n, shift in ((30, 0.2), (25, 0.0), (25, 0.1))]
+
+    def gap(generated, train, held_out):
+        return frechet_distance(generated, held_out) - frechet_distance(generated, train)
+
+    value, variance = gap(*sides), 0.0
+    for i, side in enumerate(sides):
+        group = np.arange(len(side)) % 20
+        h = len(side) / np.bincount(group)
+        without = np.array([gap(*(s[group != g] if j == i else s for j, s in enumerate(sides))) for g in range(20)])
+        pseudo = h * value - (h - 1) * without
+        variance += np.mean((pseudo - np.average(pseudo, weights=1 / h)) ** 2 / (h - 1))
+    figure = held_out_gap(*sides, np.random.default_rng(0))
+    assert figure.value == pytest.approx(value, rel=1e-9) and figure.se == pytest.approx(np.sqrt(variance), rel=1e-5)

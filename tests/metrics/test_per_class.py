@@ -51,6 +51,9 @@ def test_matching_draws_reals_without_replacement_and_by_seed_and_label():
     np.testing.assert_array_equal(second.real, real.of(1))
     alone = match_classes(features({0: 20}, 1), Features(real.of(0), np.zeros(50, int), "cls-toy-0"), seed=3)
     np.testing.assert_array_equal(alone[0].real, first.real)
+    same = Features(np.tile(real.of(0), (2, 1)), np.repeat([0, 1], 50), "cls-toy-0")
+    one, two = match_classes(features({0: 20, 1: 20}, 1), same, NAMES, seed=3)
+    assert not np.array_equal(one.real, two.real)
     other = match_classes(generated, real, NAMES, seed=4)
     assert not np.array_equal(other[0].real, first.real)
 
