@@ -9,8 +9,9 @@ import numpy as np
 from diffusion import evaluate, posthoc, snapshots
 from diffusion.cluster import of_first
 from diffusion.eval_report import announcements, console_table, write_report
-from diffusion.generate import images, indices
+from diffusion.generate import images
 from diffusion.pictures import grid, save_png
+from diffusion.plan import indices
 from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.state import TrainState

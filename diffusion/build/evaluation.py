@@ -1,0 +1,89 @@
+"""What is evaluated, on which networks, and whether it can be: all that metadata tells."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from diffusion import settings
+from diffusion.build.choices import fields_of, known, row, section
+from diffusion.data.records import Dataset
+from diffusion.ema import Averages
+from diffusion.errors import ConfigError
+from diffusion.extractors import EXTRACTORS, Extractor, Given
+from diffusion.metrics import METRICS
+from diffusion.plan import chosen_classes, named_groups
+
+UNLABELLED = "has no labels"
+
+
+def make_evaluation(
+    config: ConfigDict, dataset: Dataset, averages: Averages
+) -> tuple[settings.Evaluate, dict[str, Callable[[Given], Extractor]]]:
+    """(settings, what makes each network that the metrics need, by row of EXTRACTORS).
+
+    Raises:
+      ConfigError: a metric that cannot be computed here, or a field that cannot be.
+    """
+    c = config.eval
+    scales = tuple(_number("eval.guidance_scales", scale) for scale in c.guidance_scales)
+    values = {name: c[name] for name in fields_of(settings.Evaluate)} | {"guidance_scales": scales}
+    e = section("eval", settings.Evaluate, values)
+    known(EXTRACTORS, "eval.extractor", e.extractor)
+    known(EXTRACTORS, "eval.perceptual", e.perceptual)
+    known(dataset.sizes, "eval.reference_split", e.reference_split)
+    for metric in e.metrics:
+        known(METRICS, "eval.metrics", metric)
+    for name in e.emas:
+        known(averages.decays, "eval.emas", name)
+    if e.metrics and dataset.latent:
+        raise ConfigError("eval.metrics", f"{dataset.name} holds latents, and nothing decodes them yet: take ()")
+    for field in ("reference", "images"):
+        if e.__dict__[field] and not Path(e.__dict__[field]).exists():
+            raise ConfigError(f"eval.{field}", f"there is no {e.__dict__[field]}")
+    section("eval", _classes, {"e": e, "dataset": dataset})
+    for metric in e.metrics:
+        _check_needs(metric, e, dataset)
+    rows = dict.fromkeys([*e.streamed, *map(e.network, e.metrics)]) if e.metrics else ()
+    return e, {name: functools.partial(row, EXTRACTORS, "eval", c, name) for name in rows}
+
+
+def measured(e: settings.Evaluate, dataset: Dataset) -> dict[str, str]:
+    """{name: "min" or "max"} of the metrics of evaluations that may rank checkpoints."""
+    found: dict[str, str] = {}
+    for metric in e.metrics:
+        for figure in METRICS[metric].figures:
+            pass
+    return found
+
+
+def _check_needs(metric: str, e: settings.Evaluate, dataset: Dataset) -> None:
+    needs = METRICS[metric].needs
+    if not dataset.classes and ("labels" in needs or e.network(metric) == "classifier"):
+        what = "the classifier" if e.network(metric) == "classifier" else "it"
+        raise ConfigError(
+            "eval.metrics",
+            f"{metric}: {dataset.name} {UNLABELLED}, which {what} needs; take another eval.extractor, or "
+            "eval.metrics=() to go without",
+        )
+    if "text" in needs and not (e.images or (e.prompt and dataset.classes)):
+        raise ConfigError("eval.metrics", f"{metric} needs texts: classes with eval.prompt, or an npz that holds prompts")
+    if "pairs" in needs and not e.images:
+        raise ConfigError(
+            "eval.metrics",
+            f"{metric} compares images with the very ones they stand for: give eval.images with an array of ids",
+        )
+
+
+def _classes(e: settings.Evaluate, dataset: Dataset) -> None:
+    chosen = chosen_classes(e.classes, e.num_classes, dataset.classes, e.seed)
+    named_groups(e.groups, dataset.classes, chosen)
+
+
+def _number(field: str, text: Any) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(field, f"{text!r} is not a number") from None
