@@ -8,7 +8,8 @@ import numpy as np
 
 from diffusion import evaluate, posthoc, snapshots
 from diffusion.cluster import of_first
-from diffusion.eval_report import announcements, console_table, write_report
+from diffusion.eval_console import announcements, console_table
+from diffusion.eval_report import write_report
 from diffusion.generate import images, indices
 from diffusion.pictures import grid, save_png
 from diffusion.program import Program
@@ -58,7 +59,7 @@ def evaluation(
     stem = evaluation_stem(program, step)
     if jax.process_index() == 0:
         write_report(Path(f"{stem}.json"), Path(f"{stem}_classes.csv"), report.body, report.scores.rows)
-        say_report(report, program.eval.num_samples_per_class)
+        say_report(report, program.eval.num_samples_per_class, f"{stem}_classes.csv")
     values = of_first(report.values)
     writers.write(step, values)
     return values
@@ -71,8 +72,8 @@ def evaluation_stem(program: Program, step: int) -> Path:
     return program.workdir / "eval" / f"step_{step:08d}{made}"
 
 
-def say_report(report: evaluate.Report, requested: int) -> None:
-    """The per-class table, with a line for each class smaller than asked."""
+def say_report(report: evaluate.Report, requested: int, where: str) -> None:
+    """The per-class table, with a line for each class smaller than asked; ``where`` holds all classes."""
     rows, body = report.scores.rows, report.body
     start = "eval/accuracy/class/"
     read = {name.removeprefix(start): value for name, value in report.values.items() if name.startswith(start)}
@@ -82,7 +83,7 @@ def say_report(report: evaluate.Report, requested: int) -> None:
         say(f"{reference['left_out']} of its records cannot be read; the other {reference['n']} are compared with")
     for line in announcements(rows, requested):
         say(line)
-    say(console_table(rows, report.scores.aggregates, body["extractor"]["name"], read))
+    say(console_table(rows, report.scores.aggregates, body["extractor"]["name"], read, where=where))
     names = ("eval/fd", "eval/fid", "eval/kid_x1e3", "eval/accuracy")
     pooled = "  ".join(f"{name} {report.values[name]:.4g}" for name in names if report.values.get(name) is not None)
     say(f"pooled ({body['pooled_is']}): {pooled}\n")
