@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: one JSON, one CSV with a row per class, one table on the console."""
+"""What an evaluation leaves behind in files: one JSON, and one CSV with a row per class."""
 
 import csv
 import io
@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.metrics import Aggregate, ClassRow, Scores
+from diffusion.metrics import ClassRow, Scores
 
 SCHEMA = 1
 COLUMNS = {  # CSV column -> field of ClassRow
     ("class" if f.name == "name" else f.name): f.name for f in fields(ClassRow) if f.name != "reason"
 }
-NUMBER = 9  # width of a number on the console
 
 
 def scores_report(scores: Scores, prefix: str = "eval/") -> dict[str, Any]:
@@ -61,60 +60,6 @@ def csv_text(rows: Sequence[ClassRow]) -> str:
     writer.writerow(COLUMNS)
     writer.writerows([_cell(getattr(row, name)) for name in COLUMNS.values()] for row in rows)
     return out.getvalue()
-
-
-def console_table(
-    rows: Sequence[ClassRow],
-    aggregates: Mapping[str, Aggregate],
-    extractor: str,
-    accuracy: Mapping[str, float] | None = None,
-) -> str:
-    """A fixed-width table, the worst class first, with the aggregates below.
-
-    Args:
-      aggregates: by figure, as in ``Scores``.
-      extractor: stands in the header, ``FD[cls-digits-1a2b3c4d]``; "FID[...]" for Inception features.
-      accuracy: share of each class read as asked, in [0, 1], by class.
-    """
-    distance = "FID" if extractor.startswith("inception") else "FD"
-    width = max([5, *(len(row.name) for row in rows)])
-    heads = ["n", distance, "± se", "floor", "excess", "KIDe3", "± se"] + (["asked"] if accuracy else [])
-    lines = [f"{distance}[{extractor}]: lower is better; floor: real against real; excess: above that floor"]
-    lines.append(f"{'class':<{width}}" + "".join(f"{head:>{NUMBER}}" for head in heads))
-    for row in sorted(rows, key=lambda row: -math.inf if row.fd is None else row.fd, reverse=True):
-        figures = [row.fd, row.fd_se, row.fd_floor, row.fd_excess, row.kid_x1e3, row.kid_se]
-        line = f"{row.name:<{width}}{row.n_gen:>{NUMBER}}" + "".join(_number(figure) for figure in figures)
-        line += _share(accuracy.get(row.name)) if accuracy else ""
-        lines.append(f"{line}  {row.flag}".rstrip())
-    lines += [_line(name, total) for name, total in aggregates.items()]
-    return "\n".join(lines)
-
-
-def announcements(rows: Sequence[ClassRow], requested: int) -> list[str]:
-    """One line for each class that is compared with fewer images than were asked for."""
-    return [
-        f"class {row.name}: {row.n_gen} images a side instead of the {requested} requested"
-        + (f" ({row.flag}: read its KID, it is left out of the aggregates)" if row.flag else "")
-        for row in rows
-        if row.n_gen < requested
-    ]
-
-
-def _line(name: str, total: Aggregate) -> str:
-    over = f"over {total.classes} of {total.of} classes"
-    if total.mean is None:
-        return f"{name}: no aggregate, {over} (the others have fewer than 20 images)"
-    error = "" if total.se is None else f" ± {total.se:.3g}"
-    worst = ", ".join(f"{label} {value:.3g}" for label, value in total.worst)
-    return f"{name}: mean {total.mean:.4g}{error}, median {total.median:.4g} {over}; worst: {worst}"
-
-
-def _number(value: float | None) -> str:
-    return f"{'-' if value is None else format(value, '.3f'):>{NUMBER}}"
-
-
-def _share(value: float | None) -> str:
-    return f"{'-' if value is None else format(value, '.1%'):>{NUMBER}}"
 
 
 def _cell(value: Any) -> Any:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from diffusion.eval_report import announcements, console_table, csv_text, scores_report, write_report
-from diffusion.metrics import Aggregate, ClassRow, Features, measure
+from diffusion.eval_report import csv_text, scores_report, write_report
+from diffusion.metrics import ClassRow, Features, measure
 
 ROWS = (
     ClassRow("ant", 30, 30, 1.25, 0.1, 15, 2.5, 2.25, 0.25, 3.5, 0.5),
@@ -14,7 +14,6 @@ ROWS = (
     ClassRow("cat", 1, 1, flag="unreliable", reason="1 images a side: a distance needs 2"),
     ClassRow("long-named dog", 30, 30, 2.75, 0.1, 15, 2.5, 2.25, 0.25, 3.5, 0.5),
 )
-TOTALS = {"fd": Aggregate(2.0, 2.0, 0.75, (("long-named dog", 2.75), ("ant", 1.25)), 2, 4)}
 HEADER = "class,n_real,n_gen,fd,fd_se,n_floor,fd_half,fd_floor,fd_excess,kid_x1e3,kid_se,flag"
 
 
@@ -70,31 +69,3 @@ def test_scores_become_a_report():
     assert report["aggregates"]["fd"]["of"] == 2
     assert report["pooled"] == {"n": 26, "balanced": False}
     assert json.loads(json.dumps(report, allow_nan=False))
-
-
-def test_console_table_puts_the_worst_first():
-    lines = console_table(ROWS, TOTALS, "cls-toy-12345678", {"ant": 0.975, "bee": 1.0}).splitlines()
-    assert lines[0].startswith("FD[cls-toy-12345678]")
-    assert [line.split("  ")[0] for line in lines[2:6]] == ["bee", "long-named dog", "ant", "cat"]
-    assert lines[2].endswith("unreliable") and "97.5%" in lines[4] and not lines[4].endswith("unreliable")
-    assert lines[5].split()[1:3] == ["1", "-"]
-    assert lines[6] == "fd: mean 2 ± 0.75, median 2 over 2 of 4 classes; worst: long-named dog 2.75, ant 1.25"
-    ends = {len(line.removesuffix("  unreliable")) for line in lines[1:6]}
-    assert len(ends) == 1, "columns line up"
-    assert console_table((), {}, "inception-2015").startswith("FID[inception-2015]")
-    assert "asked" not in console_table(ROWS, TOTALS, "cls-toy-12345678")
-
-
-def test_no_aggregate_is_said():
-    empty = {"fd": Aggregate(None, None, None, (), 0, 2)}
-    assert "no aggregate, over 0 of 2 classes" in console_table(ROWS[1:3], empty, "e")
-
-
-def test_small_classes_are_announced():
-    assert announcements(ROWS, 30) == [
-        "class bee: 7 images a side instead of the 30 requested"
-        " (unreliable: read its KID, it is left out of the aggregates)",
-        "class cat: 1 images a side instead of the 30 requested"
-        " (unreliable: read its KID, it is left out of the aggregates)",
-    ]
-    assert len(announcements(ROWS, 50)) == 4

@@ -1,0 +1,129 @@
+"""What an evaluation says on the console: the classes, the worst first, and those smaller than was asked for."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from diffusion.metrics import Aggregate, ClassRow
+
+NUMBER = 9  # width of a number
+WHOLE = 40  # classes up to which all are shown
+WORST, BEST = 20, 5  # shown of more
+ANNOUNCED = 20  # classes smaller than asked that are named
+RANKED_BY = ("fd_excess", "fd", "kid_x1e3")  # what makes a class bad: the first of these that any class has
+
+
+def distance_name(extractor: str) -> str:
+    """ "FID" for Inception features, "FD" for all others."""
+    return "FID" if extractor.startswith("inception") else "FD"
+
+
+def in_words(value: float | None, se: float | None = None) -> str:
+    """ "1.23 ± 0.45": as many decimals as the error has two digits; "-" for no figure, 4 digits without an error."""
+    if value is None:
+        return "-"
+    if not se:
+        return f"{value:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(se)))
+    return f"{value:.{decimals}f} ± {se:.{decimals}f}"
+
+
+def column_of(rows: Sequence[ClassRow]) -> str | None:
+    """The field of `ClassRow` that classes are ranked by; None where no class has a figure."""
+    return next((name for name in RANKED_BY if any(getattr(row, name) is not None for row in rows)), None)
+
+
+def in_order(rows: Sequence[ClassRow]) -> list[ClassRow]:
+    """The worst first; after all reliable classes those with fewer than 20 images, last those without a figure.
+
+    Excess ranks where it is had: FD itself falls with n, so that it would put the smallest classes first.
+    """
+    column = column_of(rows)
+
+    def place(row: ClassRow) -> tuple[bool, bool, float]:
+        value = None if column is None else getattr(row, column)
+        return value is None, bool(row.flag), 0.0 if value is None else -value
+
+    return sorted(rows, key=place)
+
+
+def console_table(
+    rows: Sequence[ClassRow],
+    aggregates: Mapping[str, Aggregate],
+    extractor: str,
+    accuracy: Mapping[str, float] | None = None,
+    *,
+    where: str = "",
+) -> str:
+    """A fixed-width table, the worst class first, with the aggregates below; of many classes both ends alone.
+
+    Args:
+      aggregates: by figure, as in ``Scores``.
+      extractor: stands in the header, ``FD[cls-digits-1a2b3c4d]``; "FID[...]" for Inception features.
+      accuracy: share of each class read as asked, in [0, 1], by class.
+      where: the file that holds every class, named where the table does not.
+    """
+    distance = distance_name(extractor)
+    ordered = in_order(rows)
+    shown, gap, left_out = _ends(ordered)
+    width = max([5, *(len(row.name) for row in shown)])
+    heads = ["n", distance, "± se", "floor", "excess", "KIDe3", "± se"] + (["asked"] if accuracy else [])
+    lines = [f"{distance}[{extractor}]: lower is better; floor: real against real; excess: above that floor"]
+    lines.append(f"{'class':<{width}}" + "".join(f"{head:>{NUMBER}}" for head in heads))
+    for i, row in enumerate(shown):
+        if left_out and i == gap:
+            lines.append(left_out + (f": {where}" if where else ""))
+        figures = [row.fd, row.fd_se, row.fd_floor, row.fd_excess, row.kid_x1e3, row.kid_se]
+        line = f"{row.name:<{width}}{row.n_gen:>{NUMBER}}" + "".join(_number(figure) for figure in figures)
+        line += _share(accuracy.get(row.name)) if accuracy else ""
+        lines.append(f"{line}  {row.flag}".rstrip())
+    lines += [_line(name, total) for name, total in aggregates.items()]
+    return "\n".join(lines)
+
+
+def announcements(rows: Sequence[ClassRow], requested: int) -> list[str]:
+    """One line for each class that is compared with fewer images than were asked for; of many, the first 20."""
+    small = [row for row in rows if row.n_gen < requested]
+    lines = [
+        f"class {row.name}: {row.n_gen} images a side instead of the {requested} requested"
+        + (f" ({row.flag}: read its KID, it is left out of the aggregates)" if row.flag else "")
+        for row in small[:ANNOUNCED]
+    ]
+    rest = small[ANNOUNCED:]
+    if rest:
+        flagged = sum(bool(row.flag) for row in rest)
+        least, most = min(row.n_gen for row in rest), max(row.n_gen for row in rest)
+        lines.append(
+            f"and {len(rest)} more classes: {least} to {most} images a side"
+            + (f" ({flagged} of them {next(row.flag for row in rest if row.flag)})" if flagged else "")
+        )
+    return lines
+
+
+def _ends(ordered: Sequence[ClassRow]) -> tuple[Sequence[ClassRow], int, str]:
+    """(rows to show, place of the line about the others, that line)."""
+    if len(ordered) <= WHOLE:
+        return ordered, 0, ""
+    column = column_of(ordered)
+    ranked = [row for row in ordered if not row.flag and column is not None and getattr(row, column) is not None]
+    ranked = ranked if len(ranked) > WORST + BEST else ordered
+    hidden = len(ordered) - WORST - BEST
+    others = len(ordered) - len(ranked)
+    of_these = f", {others} of them with too few images" if others else ""
+    line = f"... {hidden} more classes{of_these}; then the best {BEST}; every class"
+    return [*ranked[:WORST], *ranked[-BEST:]], WORST, line
+
+
+def _line(name: str, total: Aggregate) -> str:
+    over = f"over {total.classes} of {total.of} classes"
+    if total.mean is None:
+        return f"{name}: no aggregate, {over} (the others have fewer than 20 images)"
+    worst = ", ".join(f"{label} {value:.3g}" for label, value in total.worst)
+    return f"{name}: mean {in_words(total.mean, total.se)}, median {total.median:.4g} {over}; worst: {worst}"
+
+
+def _number(value: float | None) -> str:
+    return f"{'-' if value is None else format(value, '.3f'):>{NUMBER}}"
+
+
+def _share(value: float | None) -> str:
+    return f"{'-' if value is None else format(value, '.1%'):>{NUMBER}}"

@@ -1,0 +1,85 @@
+import pytest
+
+from diffusion.eval_console import announcements, column_of, console_table, in_order, in_words
+from diffusion.metrics import Aggregate, ClassRow
+
+ROWS = (
+    ClassRow("ant", 30, 30, 1.25, 0.1, 15, 2.5, 2.25, 0.25, 3.5, 0.5),
+    ClassRow("bee", 7, 7, 9.0, 2.0, 3, 8.0, 7.5, 0.5, -1.5, 2.5, flag="unreliable"),
+    ClassRow("cat", 1, 1, flag="unreliable", reason="1 images a side: a distance needs 2"),
+    ClassRow("long-named dog", 30, 30, 1.0, 0.1, 15, 2.5, 2.0, 0.5, 3.5, 0.5),
+)
+TOTALS = {"fd": Aggregate(2.0, 2.0, 0.75, (("long-named dog", 2.75), ("ant", 1.25)), 2, 4)}
+MANY = [ClassRow(f"c{i}", 100, 100, 10.0 + i, 0.1, 50, i + 20.0, 20.0, float(i)) for i in range(990)]
+FEW = [ClassRow(f"few{i}", 5, 5, 5000.0, 9.0, 2, 9.0, 8.0, 4000.0, flag="unreliable") for i in range(10)]
+
+
+def test_table_puts_the_worst_first():
+    lines = console_table(ROWS, TOTALS, "cls-toy-12345678", {"ant": 0.975, "bee": 1.0}).splitlines()
+    assert lines[0].startswith("FD[cls-toy-12345678]")
+    assert [line.split("  ")[0] for line in lines[2:6]] == ["long-named dog", "ant", "bee", "cat"]
+    assert lines[4].endswith("unreliable") and "97.5%" in lines[3] and not lines[3].endswith("unreliable")
+    assert lines[5].split()[1:3] == ["1", "-"]
+    assert lines[6] == "fd: mean 2.00 ± 0.75, median 2 over 2 of 4 classes; worst: long-named dog 2.75, ant 1.25"
+    ends = {len(line.removesuffix("  unreliable")) for line in lines[1:6]}
+    assert len(ends) == 1, "columns line up"
+    assert console_table((), {}, "inception-2015").startswith("FID[inception-2015]")
+    assert "asked" not in console_table(ROWS, TOTALS, "cls-toy-12345678")
+
+
+def test_classes_rank_by_excess_the_reliable_before_the_small():
+    assert [row.name for row in in_order(ROWS)] == ["long-named dog", "ant", "bee", "cat"]
+    assert column_of(ROWS) == "fd_excess"
+    kid_alone = [ClassRow("a", 30, 30, kid_x1e3=1.0), ClassRow("b", 30, 30, kid_x1e3=2.0)]
+    assert column_of(kid_alone) == "kid_x1e3" and [row.name for row in in_order(kid_alone)] == ["b", "a"]
+    nothing = [ClassRow("a", 1, 1, flag="unreliable"), ClassRow("b", 1, 1, flag="unreliable")]
+    assert column_of(nothing) is None and in_order(nothing) == nothing
+
+
+def test_of_a_thousand_classes_both_ends_are_shown():
+    lines = console_table([*FEW, *MANY], {}, "e", where="eval/step_00000010_classes.csv").splitlines()
+    names = [line.split()[0] for line in lines[2:]]
+    assert names[:20] == [f"c{i}" for i in range(989, 969, -1)]
+    assert names[21:] == ["c4", "c3", "c2", "c1", "c0"]
+    said = "... 975 more classes, 10 of them with too few images; then the best 5; every class: "
+    assert lines[22] == said + "eval/step_00000010_classes.csv"
+    few = console_table([ClassRow(f"few{i}", 5, 5, 1.0, flag="unreliable") for i in range(50)], {}, "e").splitlines()
+    assert len(few) == 2 + 20 + 1 + 5 and few[22].startswith("... 25 more classes; ")
+
+
+def test_no_aggregate_is_said():
+    empty = {"fd": Aggregate(None, None, None, (), 0, 2)}
+    assert "no aggregate, over 0 of 2 classes" in console_table(ROWS[1:3], empty, "e")
+
+
+def test_small_classes_are_announced():
+    assert announcements(ROWS, 30) == [
+        "class bee: 7 images a side instead of the 30 requested"
+        " (unreliable: read its KID, it is left out of the aggregates)",
+        "class cat: 1 images a side instead of the 30 requested"
+        " (unreliable: read its KID, it is left out of the aggregates)",
+    ]
+    assert len(announcements(ROWS, 50)) == 4
+
+
+def test_of_many_small_classes_twenty_are_announced():
+    assert len(announcements(MANY[:20], 200)) == 20
+    lines = announcements([*MANY, *FEW], 200)
+    assert len(lines) == 21 and lines[19].startswith("class c19: 100 ")
+    assert lines[20] == "and 980 more classes: 5 to 100 images a side (10 of them unreliable)"
+    assert announcements(MANY[:21], 200)[20] == "and 1 more classes: 100 to 100 images a side"
+
+
+@pytest.mark.parametrize(
+    "value, se, words",
+    [
+        (1.2345, 0.0456, "1.234 ± 0.046"),
+        (123.456, 12.3, "123 ± 12"),
+        (123.456, 123.0, "123 ± 123"),
+        (0.98765, None, "0.9877"),
+        (2.0, 0.0, "2"),
+        (None, None, "-"),
+    ],
+)
+def test_a_figure_has_the_digits_of_its_error(value, se, words):
+    assert in_words(value, se) == words
