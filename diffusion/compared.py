@@ -24,6 +24,24 @@ TEXTS_AT_ONCE = 256
 WITHOUT_FEATURES = ("diversity", "pairs")  # what a metric may need instead of features
 
 
+def chosen(program: Program) -> list[int]:
+    """Labels that are evaluated; 0 stands for all images of an unlabelled set."""
+    e, names = program.eval, program.dataset.classes
+    return chosen_classes(e.classes, e.num_classes, names, e.seed) if names else [0]
+
+
+def plan_of(program: Program, labels: np.ndarray, have: np.ndarray | None = None) -> Plan:
+    """The plan of an evaluation against real images of these classes, i[n].
+
+    Args:
+      have: i[k], images there are of each class where they are not drawn to order.
+    """
+    e, names = program.eval, program.dataset.classes
+    sizes = np.bincount(labels[np.isin(labels, chosen(program))], minlength=max(len(names), 1))
+    asked = e.num_samples_per_class if names or not e.num_samples else e.num_samples
+    return make_plan(sizes, asked, e.num_samples if names else 0, equal=e.equal_n, have=have)
+
+
 class Compared:
     """A subject and the reference split of a program, plan and all; makes images when they are first needed.
 
@@ -33,10 +51,9 @@ class Compared:
 
     def __init__(self, program: Program, networks: Networks, subject: Subject, between: Callable[[], None]):
         self.program, self.networks, self.subject, self.between = program, networks, subject, between
-        e, names = program.eval, program.dataset.classes
-        self.chosen = chosen_classes(e.classes, e.num_classes, names, e.seed) if names else [0]
-        self.groups = named_groups(e.groups, names, self.chosen)
-        self.streamed = e.streamed
+        self.chosen = chosen(program)
+        self.groups = named_groups(program.eval.groups, program.dataset.classes, self.chosen)
+        self.streamed = program.eval.streamed
 
     def scores(self) -> Scores:
         """Every metric of ``eval.metrics``, network by network."""
@@ -48,11 +65,7 @@ class Compared:
 
     @functools.cached_property
     def plan(self) -> Plan:
-        e, names = self.program.eval, self.program.dataset.classes
-        labels = self.reals(self.streamed[0]).labels
-        sizes = np.bincount(labels[np.isin(labels, self.chosen)], minlength=max(len(names), 1))
-        asked = e.num_samples_per_class if names or not e.num_samples else e.num_samples
-        return make_plan(sizes, asked, e.num_samples if names else 0, equal=e.equal_n, have=self.subject.have)
+        return plan_of(self.program, self.reals(self.streamed[0]).labels, self.subject.have)
 
     def reals(self, name: str, split: str = "") -> Reals:
         """What a network says of the reference split, or of another one."""
@@ -81,6 +94,11 @@ class Compared:
         found = self.reals(name, split)
         kept = np.isin(found.labels, self.chosen)
         return self._features(name, found.answers["features"][kept], found.labels[kept])
+
+    def real_ids(self, split: str) -> np.ndarray:
+        """i32[n], numbers of the records in `features` of a split."""
+        found = self.reals(self.streamed[0], split)
+        return found.ids[np.isin(found.labels, self.chosen)]
 
     def _features(self, name: str, values: np.ndarray, labels: np.ndarray) -> Features:
         return Features(values, labels if self.program.dataset.classes else None, self.networks[name].name)
@@ -133,7 +151,7 @@ class Compared:
         pictures = self.subject.pictures(label[ours.ravel()], index[ours.ravel()])
         real = self.reals(self.streamed[0])
         theirs = self._some_pairs(np.where(np.isin(real.labels, self.chosen), real.labels, -1), rng)
-        originals = self._records(real.ids[theirs.ravel()])
+        originals = self.records(real.ids[theirs.ravel()])
         return {
             "generated": (self._distances(pictures), label[ours[:, 0]]),
             "real": (self._distances(originals), real.labels[theirs[:, 0]]),
@@ -156,7 +174,7 @@ class Compared:
             found.append(np.asarray(distance(network.frozen, images[2 * rows], images[2 * rows + 1])))
         return np.concatenate(found)[:p] if found else np.zeros(0, np.float32)
 
-    def _records(self, ids: np.ndarray, split: str = "") -> np.ndarray:
+    def records(self, ids: np.ndarray, split: str = "") -> np.ndarray:
         """u8[n h w c]: real images as the networks see them."""
         records = self.program.dataset.open(split or self.program.eval.reference_split)
         return np.stack([read(records, self.program.transform, int(i)).image for i in ids])
@@ -167,7 +185,7 @@ class Compared:
         wanted = self.subject.truths(plan.label, plan.index)
         nothing = lambda places: False  # noqa: E731
         for places, images in self.subject.stream(plan.label, plan.index, self.between, nothing):
-            parts.append(compare(np.asarray(images)[: len(places)], self._records(wanted[places]), 255))
+            parts.append(compare(np.asarray(images)[: len(places)], self.records(wanted[places]), 255))
         return joined(parts)
 
     def _about(self) -> dict[str, Any]:

@@ -31,11 +31,13 @@ class Report:
       values: {"eval/fd": ..., "eval/fd/class/<name>": ...}, None where a figure cannot be had.
       scores: the same with rows, aggregates, errors and reasons.
       body: everything that eval/step_*.json holds.
+      compared: what it was made from, of which pictures may be shown.
     """
 
     values: dict[str, float | None]
     scores: Scores
     body: dict[str, Any]
+    compared: Compared
 
 
 def run(program: Program, params: Params, step: int) -> dict[str, float | None]:
@@ -98,7 +100,7 @@ def of_subject(
         "seeds": {"program": program.seed, "evaluation": e.seed},
         "seconds": round(time.monotonic() - began, 3),
     }
-    return Report(body["metrics"], scores, body)
+    return Report(body["metrics"], scores, body, compared)
 
 
 def forget(program: Program) -> None:

@@ -25,7 +25,7 @@ LOGGED = ("class/", "group/")  # of a sweep, figures of these stand in its files
 
 def evaluation(
     program: Program, weights: Mapping[str, Params], step: int, writers: MultiWriter, between: Callable[[], None]
-) -> dict[str, float | None]:
+) -> tuple[dict[str, float | None], list[Point]]:
     """Evaluate the run's own average and scale and those of the sweep, write and show what was found.
 
     ``between`` is called between two batches; what it raises ends the evaluation, which then goes on another time.
@@ -51,20 +51,23 @@ def evaluation(
     evaluate.forget(program)
     values = of_first(values)
     writers.write(step, values)
-    return values
+    return values, points
 
 
 def publish(
     program: Program, report: Report, stem: Path, head: str, writers: MultiWriter | None = None, step: int = 0
 ) -> None:
     """JSON, CSV and figures beside ``stem``, and the table; the first process does it, the others help to draw."""
-    sheets = {"classes": best_and_worst(program, report), "pairs": suspicious_pairs(program, report)}
+    sheets = {
+        "images": best_and_worst(report.compared, report.scores.rows),
+        "suspicious": suspicious_pairs(report.compared, report.scores.suspicious),
+    }
     if jax.process_index() != 0:
         return
     write_report(beside(stem, ".json"), beside(stem, "_classes.csv"), report.body, report.scores.rows)
     save_figure(beside(stem, "_classes.png"), class_figure(report.scores.rows, report.scores.extractor))
     for name, sheet in sheets.items():
-        save_figure(beside(stem, f"_{name}_images.png"), sheet)
+        save_figure(beside(stem, f"_{name}.png"), sheet)
         if sheet is not None and writers is not None:
             writers.image(step, f"eval/{name}", sheet)
     say_report(program, report, head, f"{stem}_classes.csv")

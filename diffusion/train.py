@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import cluster, events, feed, networks, runs, snapshots, validation
+from diffusion import cluster, evaluations, events, feed, networks, runs, snapshots, validation
 from diffusion.bad_steps import BadSteps
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
@@ -208,7 +208,7 @@ class Loop:
             if due["sample"]:
                 events.sample_grid(p, weights, step, self.log.writers, between)
             if due["eval"]:
-                values |= events.evaluation(p, state.ema, step, self.log.writers, between)
+                values |= evaluations.evaluation(p, state.ema, step, self.log.writers, between)[0]
             if due["plateau"]:
                 state = self._observe(values.get("val/loss"))
                 self.since_observed = Window(0)

@@ -22,6 +22,11 @@ class Variant:
     own: bool
 
     @property
+    def label(self) -> str:
+        """For people."""
+        return f"average {self.average}, guidance {self.scale:g}"
+
+    @property
     def prefix(self) -> str:
         """Of its metrics' names."""
         return "eval/" if self.own else f"eval/ema={self.average},guidance={self.scale:g}/"

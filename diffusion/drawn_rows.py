@@ -1,0 +1,51 @@
+"""Pictures that an evaluation's figures speak of, made again: best and worst classes, and pairs that look like copies."""
+
+import numpy as np
+
+from diffusion.compared import Compared
+from diffusion.eval_console import column_of, in_order, in_words
+from diffusion.eval_sheets import PAIRS, ClassImages, class_sheet, pair_sheet
+from diffusion.metrics import ClassRow
+
+CLASSES = 3  # worst and best ones that are shown
+IMAGES = 8  # of each class and side
+
+
+def best_and_worst(compared: Compared, rows: tuple[ClassRow, ...]) -> np.ndarray | None:
+    """u8[H W c]: real and generated images of the worst and best classes; None in a set without classes."""
+    column = column_of(rows)
+    if column is None:
+        return None
+    ordered = [row for row in in_order(rows) if getattr(row, column) is not None]
+    worst = ordered[: min(CLASSES, -(-len(ordered) // 2))]
+    best = ordered[len(worst) :][-CLASSES:]
+    return class_sheet(*([_shown(compared, row, column) for row in part] for part in (worst, best)), columns=IMAGES)
+
+
+def suspicious_pairs(compared: Compared, pairs: tuple[tuple[int, int, float], ...]) -> np.ndarray | None:
+    """u8[H W c]: generated images beside the training images that they may be copies of; None without any.
+
+    Args:
+      pairs: (row of the classes' generated images, row of the training features, ratio), the worst first.
+    """
+    if not pairs:
+        return None
+    some = pairs[:PAIRS]
+    plan = compared.plan
+    made, train = (np.array([pair[i] for pair in some]) for i in (0, 1))
+    label, index = plan.label[plan.of_classes][made], plan.index[plan.of_classes][made]
+    ids = compared.real_ids("train")[train]
+    originals = compared.records(ids, "train")
+    return pair_sheet(compared.subject.pictures(label, index), originals, [f"ratio {ratio:.3g}" for *_, ratio in some])
+
+
+def _shown(compared: Compared, row: ClassRow, column: str) -> ClassImages:
+    names = compared.program.dataset.classes
+    label = names.index(row.name)
+    n = min(IMAGES, row.n_gen)
+    generated = compared.subject.pictures(np.full(n, label), np.arange(n))
+    real = compared.reals(compared.streamed[0])
+    originals = compared.records(real.ids[real.labels == label][:IMAGES])
+    error = {"fd": row.fd_se, "kid_x1e3": row.kid_se}.get(column)
+    words = f"{column} {in_words(getattr(row, column), error)}, n {row.n_gen}"
+    return ClassImages(row.name, words, originals, generated)
