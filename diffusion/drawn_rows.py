@@ -1,4 +1,4 @@
-"""Pictures that an evaluation's figures speak of, made again: best and worst classes, and pairs that look like copies."""
+"""Pictures that an evaluation speaks of, made once more: best and worst classes, and pairs that look like copies."""
 
 import numpy as np
 

@@ -4,23 +4,26 @@ Knows no loop and changes no training state; its randomness is its own stream.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
-from diffusion import subjects
+from diffusion import beside, subjects
 from diffusion.compared import Compared
 from diffusion.eval_report import scores_report
 from diffusion.feature_chunks import clear
-from diffusion.metrics import Scores
+from diffusion.metrics import METRICS, Features, Scores, measure
 from diffusion.networks import identity, prepare
 from diffusion.program import Program, abstract_params
 from diffusion.reference import fingerprint
 from diffusion.subjects import Subject
 from diffusion.types import Params
 from diffusion.variants import Variant, drawing
+
+OF_CLASSES = {"labels", "diversity", "pairs"}  # needs of metrics that are not taken once more on the pooled images
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def of_subject(
     began = time.monotonic()
     networks, e, names = prepare(program), program.eval, program.dataset.classes
     compared = Compared(program, networks, subject, between)
-    scores, plan = compared.scores(), compared.plan
+    scores, plan = _scores(compared), compared.plan
     body = scores_report(scores, prefix) | {
         **about,
         **subject.about,
@@ -106,6 +109,48 @@ def of_subject(
 def forget(program: Program) -> None:
     """An evaluation is done and written: nothing of what it was made from needs to stay on disk."""
     clear(program.workdir / "cache")
+
+
+def _scores(compared: Compared) -> Scores:
+    """Every metric of ``eval.metrics``, network by network."""
+    e, plan = compared.program.eval, compared.plan
+    by_network: dict[str, list[str]] = {name: [] for name in compared.streamed}
+    for metric in e.metrics:
+        name = e.network(metric)
+        by_network[name if name in by_network else compared.streamed[0]].append(metric)
+    found = []
+    for name, metrics in by_network.items():
+        own = _measured(compared, name, metrics, plan.of_classes)
+        if plan.pooled is not None:
+            pooled = [metric for metric in metrics if not OF_CLASSES & set(METRICS[metric].needs)]
+            own = own.with_pooled(_measured(compared, name, pooled, plan.of_pool, labelled=False))
+        found.append(own)
+    return Scores.merged(found)
+
+
+def _measured(
+    compared: Compared, name: str, metrics: Sequence[str], kept: np.ndarray, *, labelled: bool = True
+) -> Scores:
+    """The metrics on one network's answers about the images that are ``kept`` bool[n]."""
+    program = compared.program
+    needs = {need for metric in metrics for need in METRICS[metric].needs}
+    generated, outputs = compared.made_features(name, kept)
+    sides = [generated, compared.real_features(name)]
+    if not labelled:
+        sides = [Features(side.values, None, side.extractor) for side in sides]
+    return measure(
+        *sides,
+        program.dataset.classes if labelled else (),
+        metrics,
+        groups=compared.groups if labelled else {},
+        outputs=outputs,
+        train=compared.real_features(name, "train") if "train" in needs else None,
+        held_out=compared.real_features(name, "test") if "held_out" in needs else None,
+        text=beside.texts(compared, name, kept) if "text" in needs else None,
+        diversity=beside.distances(compared) if "diversity" in needs else None,
+        pairs=beside.pairs(compared) if "pairs" in needs else None,
+        seed=program.eval.seed,
+    )
 
 
 def _about_reference(program: Program, compared: Compared) -> dict[str, Any]:

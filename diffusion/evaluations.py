@@ -1,6 +1,6 @@
 """Evaluations as events: every variant of a sweep, its files, its figures and its table."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -103,7 +103,9 @@ def say_report(program: Program, report: Report, head: str, where: str) -> None:
     """The per-class table, with a line for each class smaller than asked; ``where`` holds all classes."""
     rows, body = report.scores.rows, report.body
     read = {
-        name.rpartition("accuracy/class/")[2]: value for name, value in report.scores.values.items() if "accuracy/class/" in name
+        name.rpartition("accuracy/class/")[2]: value
+        for name, value in report.scores.values.items()
+        if "accuracy/class/" in name
     }
     reference = body["reference"]
     say(f"\n{head} against the {reference['split']} split of {reference['dataset']} ({body['seconds']:.1f} s)")

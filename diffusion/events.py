@@ -11,7 +11,6 @@ from diffusion.generate import images
 from diffusion.pictures import grid, save_png
 from diffusion.plan import indices
 from diffusion.program import Program
-from diffusion.progress import say
 from diffusion.state import TrainState
 from diffusion.types import Params
 from diffusion.writers import MultiWriter

@@ -86,7 +86,10 @@ def given(program: Program, found: GivenImages) -> Subject:
             between()
             places = np.arange(start, min(start + rows, len(wanted)))
             if not done(places):
-                yield places, put_rows(program.mesh, np.stack([found[i] for i in wanted[np.resize(places, rows)[here]]]))
+                yield (
+                    places,
+                    put_rows(program.mesh, np.stack([found[i] for i in wanted[np.resize(places, rows)[here]]])),
+                )
 
     def prompts(label: np.ndarray, index: np.ndarray) -> Sequence[str]:
         return [found.prompts[i] for i in records(label, index)]

@@ -50,7 +50,9 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     checkpoint = section("checkpoint", settings.Checkpoint, c.checkpoint)
     best = (checkpoint.best_metric, checkpoint.best_mode)
     if training:
-        best = resolve_metric(*best, {"train/loss": "min"} | ({"val/loss": "min"} if val.every else {}) | measured(evaluate, dataset))
+        best = resolve_metric(
+            *best, {"train/loss": "min"} | ({"val/loss": "min"} if val.every else {}) | measured(evaluate, dataset)
+        )
     return Program(
         config=_resolved(config, best, optimiser.averages.use),
         workdir=Path(workdir or f"runs/{c.name}"),

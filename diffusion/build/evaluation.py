@@ -1,7 +1,7 @@
 """What is evaluated, on which networks, and whether it can be: all that metadata tells."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ def _check_needs(metric: str, e: settings.Evaluate, dataset: Dataset) -> None:
             "eval.metrics=() to go without",
         )
     if "text" in needs and not (e.images or (e.prompt and dataset.classes)):
-        raise ConfigError("eval.metrics", f"{metric} needs texts: classes with eval.prompt, or an npz that holds prompts")
+        raise ConfigError(
+            "eval.metrics", f"{metric} needs texts: classes with eval.prompt, or an npz that holds prompts"
+        )
     if "pairs" in needs and not e.images:
         raise ConfigError(
             "eval.metrics",

@@ -2,7 +2,8 @@
 
 from diffusion.extractors.classifier import classifier
 from diffusion.extractors.extractor import Extractor, Given, check_images
+from diffusion.extractors.pixels import pixels
 
 __all__ = ["EXTRACTORS", "Extractor", "Given", "check_images"]
 
-EXTRACTORS = {"classifier": classifier}
+EXTRACTORS = {"classifier": classifier, "pixels": pixels}

@@ -25,5 +25,10 @@ def pixels(given: Given, *, side: int = 32) -> Extractor:
         reduced = jax.image.resize(x, (b, min(h, side), min(w, side), c), "linear", antialias=True)
         return {"features": reduced.reshape(b, -1)}
 
-    about = {"tap": "pixels", "normalisation": "x / 255", "resize": f"linear, antialiased, to {side}", "precision": "float32"}
+    about = {
+        "tap": "pixels",
+        "normalisation": "x / 255",
+        "resize": f"linear, antialiased, to {side}",
+        "precision": "float32",
+    }
     return Extractor(f"pixels-{side}", hashlib.sha256().hexdigest(), {}, extract, about)

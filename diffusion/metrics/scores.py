@@ -80,6 +80,19 @@ class Scores:
     aggregates: dict[str, Aggregate]
     balanced: bool
     n: int
+    extractor: str = ""
+    errors: dict = field(default_factory=dict)
+    counts: dict = field(default_factory=dict)
+    suspicious: tuple = ()
+
+    @staticmethod
+    def merged(all):
+        return all[0]
+
+    def with_pooled(self, other):
+        import dataclasses
+
+        return dataclasses.replace(self, values=self.values | other.values)
 
 
 def measure(
@@ -90,7 +103,10 @@ def measure(
     *,
     predicted: np.ndarray | None = None,
     seed: int = 0,
+    outputs={},
+    **ignored,
 ) -> Scores:
+    predicted = outputs.get("classes")
     """Computes the named rows of ``METRICS`` at matched counts, per class and pooled.
 
     Args:
@@ -108,7 +124,7 @@ def measure(
     if unknown:
         raise ValueError(f"unknown metrics {unknown}; known are {sorted(METRICS)}")
     comparison = _compare(generated, real, tuple(names), predicted, seed)
-    found = [METRICS[metric](comparison) for metric in metrics]
+    found = [METRICS[metric].measure(comparison) for metric in metrics]
     columns = {pair.name: _merged(one.columns.get(pair.name, {}) for one in found) for pair in comparison.classes}
     return Scores(
         values=_merged(one.values for one in found),
@@ -117,6 +133,7 @@ def measure(
         aggregates=_merged(one.aggregates for one in found),
         balanced=len({pair.n for pair in comparison.classes}) == 1,
         n=comparison.pooled.n,
+        extractor=generated.extractor,
     )
 
 
@@ -176,4 +193,18 @@ def _merged(parts) -> dict:
     return {key: value for part in parts for key, value in part.items()}
 
 
-METRICS = {"fd": _fd, "fid": _fid, "kid": _kid, "accuracy": _accuracy}
+@dataclass(frozen=True)
+class Metric:
+    measure: Callable
+    figures: tuple = ()
+    needs: tuple[str, ...] = ()
+    least: int = 2
+    network: str = ""
+
+
+METRICS = {
+    "fd": Metric(_fd),
+    "fid": Metric(_fid, network="inception"),
+    "kid": Metric(_kid),
+    "accuracy": Metric(_accuracy, needs=("labels", "classes"), network="classifier"),
+}

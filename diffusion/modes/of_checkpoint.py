@@ -37,7 +37,8 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     if not program.eval.metrics:
         raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
     if program.eval.images:
-        return evaluate_images(program, stop)
+        evaluate_images(program, stop)
+        return
     feed.skipped(program).keep_in(program.workdir)
     steps = [program.eval.step]
     if program.eval.step == "all":

@@ -1,0 +1,6 @@
+class GivenImages:
+    pass
+
+
+def open_images(*a):
+    raise NotImplementedError
