@@ -13,7 +13,7 @@ from diffusion.data.records import Dataset
 from diffusion.ema import Averages
 from diffusion.errors import ConfigError
 from diffusion.extractors import EXTRACTORS, Extractor, Given
-from diffusion.metrics import METRICS
+from diffusion.metrics import METRICS, rankable
 from diffusion.plan import chosen_classes, named_groups
 
 UNLABELLED = "has no labels"
@@ -51,12 +51,9 @@ def make_evaluation(
 
 
 def measured(e: settings.Evaluate, dataset: Dataset) -> dict[str, str]:
-    """{name: "min" or "max"} of the metrics of evaluations that may rank checkpoints."""
-    found: dict[str, str] = {}
-    for metric in e.metrics:
-        for figure in METRICS[metric].figures:
-            pass
-    return found
+    """{name: "min" or "max"} of the figures of evaluations that may rank checkpoints."""
+    groups = named_groups(e.groups, dataset.classes, range(len(dataset.classes)))
+    return {f"eval/{name}": better for name, better in rankable(e.metrics, dataset.classes, list(groups)).items()}
 
 
 def _check_needs(metric: str, e: settings.Evaluate, dataset: Dataset) -> None:

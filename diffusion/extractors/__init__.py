@@ -2,8 +2,9 @@
 
 from diffusion.extractors.classifier import classifier
 from diffusion.extractors.extractor import Extractor, Given, check_images
+from diffusion.extractors.inception import inception
 from diffusion.extractors.pixels import pixels
 
 __all__ = ["EXTRACTORS", "Extractor", "Given", "check_images"]
 
-EXTRACTORS = {"classifier": classifier, "pixels": pixels}
+EXTRACTORS = {"classifier": classifier, "inception": inception, "pixels": pixels}
