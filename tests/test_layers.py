@@ -19,7 +19,8 @@ LAYERS = (
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
     environment window cluster launchers disk filelist agreement stepfolder saving feature_chunks
-    batch_losses reduction inspection snapshots posthoc sample_step start_images weight_files tensor_files""",
+    batch_losses reduction inspection snapshots posthoc sample_step start_images weight_files tensor_files
+    given_images reference_statistics""",
     "program",
     "build",
     "generate evaluate feed runs drawing",
