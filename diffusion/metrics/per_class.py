@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffusion.metrics.fd import frechet_distance, frechet_se, half_split
+from diffusion.metrics.fd import frechet_distance, frechet_se
 from diffusion.metrics.features import Features, check_comparable
+from diffusion.metrics.floor import half_split
 from diffusion.metrics.kid import kid, kid_with_se
 
 RELIABLE = 20  # images a side below which FD is flagged and kept out of the aggregates
@@ -49,6 +50,7 @@ class ClassRow:
       fd, fd_se: Fréchet distance and its jackknife error.
       n_floor, fd_half, fd_floor, fd_excess: see ``fd.half_split``.
       kid_x1e3, kid_se: kernel distance and its jackknife error, both times 1000.
+      density, coverage, coverage_expected: see ``manifold.density_coverage``; the last for equal distributions.
       flag: "unreliable" below 20 images, else empty.
       reason: why figures are None, else empty.
     """
@@ -64,6 +66,9 @@ class ClassRow:
     fd_excess: float | None = None
     kid_x1e3: float | None = None
     kid_se: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    coverage_expected: float | None = None
     flag: str = ""
     reason: str = ""
 
