@@ -14,7 +14,10 @@ ROWS = (
     ClassRow("cat", 1, 1, flag="unreliable", reason="1 images a side: a distance needs 2"),
     ClassRow("long-named dog", 30, 30, 2.75, 0.1, 15, 2.5, 2.25, 0.25, 3.5, 0.5),
 )
-HEADER = "class,n_real,n_gen,fd,fd_se,n_floor,fd_half,fd_floor,fd_excess,kid_x1e3,kid_se,density,coverage,coverage_expected,flag"
+HEADER = (
+    "class,n_real,n_gen,fd,fd_se,n_floor,fd_half,fd_floor,fd_excess,kid_x1e3,kid_se,"
+    "density,coverage,coverage_expected,flag"
+)
 
 
 def test_csv_has_a_row_per_class():
