@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from diffusion.canvas import brief
 from diffusion.metrics import Aggregate, ClassRow
 
 NUMBER = 9  # width of a number
+NAME = 32  # longest name that is shown whole
 WHOLE = 40  # classes up to which all are shown
 WORST, BEST = 20, 5  # shown of more
 ANNOUNCED = 20  # classes smaller than asked that are named
@@ -83,21 +85,32 @@ def console_table(
       where: the file that holds every class, named where the table does not.
     """
     distance = distance_name(extractor)
-    ordered = in_order(rows)
-    shown, gap, left_out = _ends(ordered)
-    width = max([5, *(len(row.name) for row in shown)])
+    shown, gap, left_out = _ends(in_order(rows))
+    lines = [f"{distance}[{extractor}]: lower is better; floor: real against real; excess: above that floor"]
+    table = _table("class", shown, distance, accuracy)
+    if left_out:
+        table.insert(1 + gap, left_out + (f": {where}" if where else ""))
+    return "\n".join([*lines, *table, *(_line(name, total) for name, total in aggregates.items())])
+
+
+def groups_table(rows: Sequence[ClassRow], extractor: str) -> str:
+    """The same columns for named groups of classes, in their order; the images of a group are compared as one set."""
+    return "\n".join(_table("group", rows, distance_name(extractor), None))
+
+
+def _table(first: str, rows: Sequence[ClassRow], distance: str, accuracy: Mapping[str, float] | None) -> list[str]:
+    """A heading and a line per row; a column that no row has is not shown."""
+    width = max([len(first), *(len(brief(row.name, NAME)) for row in rows)])
     columns = [(head, field) for head, field in COLUMNS if any(getattr(row, field) is not None for row in rows)]
     heads = ["n", *(distance if head == "FD" else head for head, _ in columns), *(["asked"] if accuracy else [])]
-    lines = [f"{distance}[{extractor}]: lower is better; floor: real against real; excess: above that floor"]
-    lines.append(f"{'class':<{width}}" + "".join(f"{head:>{NUMBER}}" for head in heads))
-    for i, row in enumerate(shown):
-        if left_out and i == gap:
-            lines.append(left_out + (f": {where}" if where else ""))
-        line = f"{row.name:<{width}}{row.n_gen:>{NUMBER}}" + "".join(_number(getattr(row, f)) for _, f in columns)
+    lines = [f"{first:<{width}}" + "".join(f"{head:>{NUMBER}}" for head in heads)]
+    for row in rows:
+        line = f"{brief(row.name, NAME):<{width}}{row.n_gen:>{NUMBER}}" + "".join(
+            _number(getattr(row, f)) for _, f in columns
+        )
         line += _share(accuracy.get(row.name)) if accuracy else ""
         lines.append(f"{line}  {row.flag}".rstrip())
-    lines += [_line(name, total) for name, total in aggregates.items()]
-    return "\n".join(lines)
+    return lines
 
 
 def announcements(rows: Sequence[ClassRow], requested: int) -> list[str]:

@@ -1,6 +1,14 @@
 import pytest
 
-from diffusion.eval_console import announcements, column_of, console_table, in_order, in_words, worst_and_best
+from diffusion.eval_console import (
+    announcements,
+    column_of,
+    console_table,
+    groups_table,
+    in_order,
+    in_words,
+    worst_and_best,
+)
 from diffusion.metrics import Aggregate, ClassRow
 
 ROWS = (
@@ -35,6 +43,12 @@ def test_a_column_that_no_class_has_is_not_shown():
     assert lines[1].split() == ["class", "n", "KIDe3", "density", "cover", "expect"]
     assert lines[2].split() == ["a", "30", "1.000", "0.500", "0.750", "0.970"]
     assert lines[3].split() == ["cat", "1", "-", "-", "-", "-", "unreliable"]
+
+
+def test_groups_have_the_same_columns_in_their_own_order():
+    lines = groups_table(ROWS[::-1], "inception-fid-tf-1").splitlines()
+    assert lines[0].split()[:3] == ["group", "n", "FID"]
+    assert [line.split("  ")[0] for line in lines[1:]] == ["long-named dog", "cat", "bee", "ant"]
 
 
 def test_classes_rank_by_excess_the_reliable_before_the_small():

@@ -8,6 +8,7 @@ from diffusion.errors import UserError
 from diffusion.eval_curves import Point
 from diffusion.eval_sheets import ClassImages
 from diffusion.metrics import ClassRow
+from diffusion.metrics.figure import Figure
 from diffusion.pictures import save_png
 
 EXTRACTOR = "cls-digits-ebb5c7f3"
@@ -105,6 +106,24 @@ def test_sweep_figure():
 def test_what_is_no_sweep_is_refused(bad, said):
     with pytest.raises(ValueError, match=said):
         eval_curves.sweep_figure(bad, EXTRACTOR)
+
+
+def test_points_of_an_evaluation_are_its_figures_over_classes():
+    figures = {
+        "fd": Figure(0.5, 0.1, 30, 30),
+        "fd/class/7": Figure(0.7, 0.2, 10, 10),
+        "fd/mean": Figure(0.6, None, 30, 30, "few"),
+        "fd/se": Figure(0.25, None, 30, 30, "few"),
+        "fd/group/a/mean": Figure(None, None, 20, 20, "few"),
+        "fd/group/a/se": Figure(None, None, 20, 20, "few"),
+        "clip_score": Figure(25.0, 0.5, 30),
+    }
+    assert eval_curves.points_of(figures, 10, "posthoc:0.07", 2.0) == [
+        Point(10, "posthoc:0.07", 2.0, "fd", 0.5, 0.1, 30, 30),
+        Point(10, "posthoc:0.07", 2.0, "fd/mean", 0.6, 0.25, 30, 30),
+        Point(10, "posthoc:0.07", 2.0, "fd/group/a/mean", None, None, 20, 20, "few"),
+        Point(10, "posthoc:0.07", 2.0, "clip_score", 25.0, 0.5, 30),
+    ]
 
 
 def test_curve_csv(tmp_path):
