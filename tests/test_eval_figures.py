@@ -18,7 +18,7 @@ def rows(k, few=0):
     """k classes of 100 images and ``few`` more of 1, 2, ... images: the first of these has no figure."""
     rng = np.random.default_rng(0)
     found = [
-        ClassRow(f"$\\class {i}", 100, 100, 9.0, 0.2, 50, 12.0, 10.0, x) for i, x in enumerate(rng.gamma(2, size=k))
+        ClassRow(f"$\\class$ {i}", 100, 100, 9.0, 0.2, 50, 12.0, 10.0, x) for i, x in enumerate(rng.gamma(2, size=k))
     ]
     sizes = range(1, few + 1)
     return found + [
@@ -60,10 +60,16 @@ def test_class_figure_shows_what_there_is():
     for other in (
         class_figure.class_figure([ClassRow(r.name, 100, 100, r.fd_excess, r.fd_se) for r in rows(5)], EXTRACTOR),
         class_figure.class_figure([ClassRow(r.name, 100, 100, kid_x1e3=r.fd_excess) for r in rows(5)], EXTRACTOR),
-        class_figure.class_figure(rows(5), EXTRACTOR, {r.name: 0.5 for r in rows(5)}),
         class_figure.class_figure(rows(5), "inception-fid-tf-6726825d"),
     ):
         assert other.shape == whole.shape and (other != whole).any()
+
+
+def test_bars_are_the_errors_that_are_given():
+    narrow, wide, none = (
+        class_figure.class_figure(rows(5), EXTRACTOR, {row.name: se for row in rows(5)}) for se in (0.1, 0.5, None)
+    )
+    assert (narrow != wide).any() and (narrow != none).any()
 
 
 def test_axis_holds_the_reliable_classes_and_is_not_stretched_by_the_others():
@@ -222,7 +228,8 @@ def test_without_matplotlib_the_command_is_named(monkeypatch):
 def test_drawing_leaves_the_style_of_others_alone():
     import matplotlib
 
-    before = dict(matplotlib.rcParams)
-    with canvas.drawn(2, 2) as figure:
-        assert canvas.pixels(figure).shape == (2 * canvas.DPI, 2 * canvas.DPI, 3)
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 21.0, "text.parse_math": True}):
+        before = dict(matplotlib.rcParams)
+        with canvas.drawn(2, 2) as figure:
+            assert canvas.pixels(figure).shape == (2 * canvas.DPI, 2 * canvas.DPI, 3)
+        assert dict(matplotlib.rcParams) == before
