@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from diffusion import feed, keys
-from diffusion.classifier_fit import labelled
+from diffusion.classifier_fit import Labelled, labelled
 from diffusion.eval_report import scores_report
-from diffusion.extractors import Extractor
+from diffusion.extractors import Extractor, Given
 from diffusion.feature_chunks import FeatureChunks
 from diffusion.generate import generate, indices
 from diffusion.mesh import over_rows, replicated
@@ -76,7 +76,7 @@ def report(program: Program, params: Params, step: int, between: Callable[[], No
     made, predicted = _generated_features(program, extractor, params, label, index, chunks, between)
     mine = index < plan[label]
     generated = Features(made[mine], label[mine], extractor.name)
-    scores = measure(generated, real, names, e.metrics, predicted=predicted[mine], seed=e.seed)
+    scores = measure(generated, real, names, e.metrics, outputs={"classes": predicted[mine]}, seed=e.seed)
     values = dict(scores.values)
     if pooled_plan is not None:
         values |= _pooled(made[index < pooled_plan[label]], real, extractor.name, e)
@@ -107,13 +107,14 @@ def report(program: Program, params: Params, step: int, between: Callable[[], No
 @functools.cache
 def prepare(program: Program) -> Extractor:
     """The extractor, trained or loaded once per program; before training, so that what is missing shows early."""
-    train, test = (
-        labelled(program.dataset.open(split), program.transform, feed.leave_out(program, split))
-        for split in ("train", "test")
-    )
-    cache = program.workdir / "cache"
-    name, classes = program.dataset.name, len(program.dataset.classes)
-    return program.make_extractor(name, classes, train, test, cache)
+    train, test = (functools.partial(_split, program, split) for split in ("train", "test"))
+    dataset = program.dataset
+    return program.make_extractor(Given(dataset.name, len(dataset.classes), train, test, program.workdir / "cache"))
+
+
+@functools.cache
+def _split(program: Program, split: str) -> Labelled:
+    return labelled(program.dataset.open(split), program.transform, feed.leave_out(program, split))
 
 
 def validation(
@@ -175,11 +176,11 @@ def _pooled(made: np.ndarray, real: Features, extractor: str, e: Any) -> dict[st
 
 @functools.cache
 def _extract(program: Program, extractor: Extractor) -> Any:
-    def both(frozen: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        images = jax.lax.with_sharding_constraint(images, over_rows(program.mesh))
-        return extractor.features(frozen, images), extractor.predict(frozen, images)
+    def extract(frozen: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = extractor.extract(frozen, jax.lax.with_sharding_constraint(images, over_rows(program.mesh)))
+        return found["features"], found["classes"]
 
-    return jax.jit(both, out_shardings=replicated(program.mesh))
+    return jax.jit(extract, out_shardings=replicated(program.mesh))
 
 
 def _real_features(program: Program, extractor: Extractor) -> Features:

@@ -12,7 +12,7 @@ from diffusion import settings
 from diffusion.batch_losses import Diffusion
 from diffusion.data.records import Dataset
 from diffusion.data.transforms import Transform
-from diffusion.extractors import Extractor
+from diffusion.extractors import Extractor, Given
 from diffusion.lr_schedules import Schedule
 from diffusion.mesh import padded_rows
 from diffusion.sample_step import Sampling
@@ -37,7 +37,7 @@ class Program:
     """Everything a mode needs, nothing of it started. ``config`` is for records only: nobody reads settings from it.
 
     Attributes:
-      make_extractor: (train, test: classifier_fit.Labelled) -> Extractor.
+      make_extractor: makes or loads the network whose features are compared.
       schedule: the learning rate, with its plateau if it has one.
       best: (name, mode) of the metric that ranks checkpoints.
       snapshot_every: steps between snapshots of the averages; 0 never.
@@ -56,7 +56,7 @@ class Program:
     snapshot_every: int
     schedule: Schedule
     sampling: Sampling
-    make_extractor: Callable[..., Extractor]
+    make_extractor: Callable[[Given], Extractor]
     train: settings.Train
     val: settings.Validate
     checkpoint: settings.Checkpoint

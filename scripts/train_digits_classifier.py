@@ -12,7 +12,7 @@ from pathlib import Path
 from diffusion.classifier_fit import Recipe, fit, labelled
 from diffusion.data.sources import digits
 from diffusion.data.transforms import make_transform
-from diffusion.extractors import ASSETS
+from diffusion.extractors.classifier import ASSETS
 from diffusion.weights import save_weights
 
 LEAST_ACCURACY = 0.97

@@ -1,23 +1,31 @@
+import importlib
 import logging
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import classifier_fit, extractors
+from diffusion import classifier_fit
 from diffusion.classifier_fit import Labelled, Recipe, fingerprint, fit, held_out_accuracy, labelled
 from diffusion.data.sources import digits
 from diffusion.data.transforms import make_transform
 from diffusion.errors import ConfigError, DataError
-from diffusion.extractors import ASSETS, EXTRACTORS, Extractor, classifier
+from diffusion.extractors import EXTRACTORS, Extractor, Given
+from diffusion.extractors.classifier import ASSETS
 from diffusion.metrics import Features, frechet
 from diffusion.tables import rows
 from diffusion.weights import load_weights
 
+MODULE = importlib.import_module("diffusion.extractors.classifier")
 SHIPPED = ASSETS / "cls-digits.npz"
 QUICK = {"steps": 40, "batch_size": 16, "min_accuracy": 0.0}  # one program for all tests
+
+
+def classifier(dataset: str, classes: int, train: Labelled, test: Labelled, cache: Path, **keywords) -> Extractor:
+    return MODULE.classifier(Given(dataset, classes, lambda: train, lambda: test, cache), **keywords)
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +53,20 @@ def small(splits) -> tuple[Labelled, Labelled]:
 def test_the_shipped_weights_read_held_out_digits(splits, shipped):
     train, test = splits
     assert len(train.images) + len(test.images) == 1797
-    read = np.asarray(jax.jit(shipped.predict)(shipped.frozen, test.images))
+    read = np.asarray(jax.jit(shipped.extract)(shipped.frozen, test.images)["classes"])
     assert np.mean(read == test.labels) == pytest.approx(shipped.accuracy, abs=1.5 / len(test.labels))
     assert shipped.accuracy >= 0.97
     assert shipped.name == f"cls-digits-{load_weights(SHIPPED).sha256[:8]}"
-    assert not shipped.inception and read.dtype == np.int32
+    assert read.dtype == np.int32
     assert SHIPPED.stat().st_size < 300_000
 
 
 def test_features_tell_digits_from_noise(splits, shipped):
     train, test = splits
-    extract = jax.jit(shipped.features)
+    extract = jax.jit(shipped.extract)
     noise = np.random.default_rng(0).integers(0, 256, test.images.shape, np.uint8)
     real, held_out, random = (
-        Features(np.asarray(extract(shipped.frozen, images)), None, shipped.name)
+        Features(np.asarray(extract(shipped.frozen, images)["features"]), None, shipped.name)
         for images in (train.images[: len(noise)], test.images, noise)
     )
     assert real.values.shape[1] == 128
@@ -69,16 +77,15 @@ def test_features_tell_digits_from_noise(splits, shipped):
     "images", [jnp.zeros((2, 8, 8, 1)), jnp.zeros((2, 8, 8, 1), jnp.int32), jnp.zeros((8, 8, 1), jnp.uint8)]
 )
 def test_anything_but_uint8_images_is_refused(shipped, images):
-    for call in (shipped.features, shipped.predict):
-        with pytest.raises(TypeError, match=r"uint8 \[b h w c\].*to_uint8"):
-            jax.eval_shape(call, shipped.frozen, images)
+    with pytest.raises(TypeError, match=r"uint8 \[b h w c\].*to_uint8"):
+        jax.eval_shape(shipped.extract, shipped.frozen, images)
 
 
 def test_weights_are_an_argument(shipped):
     """A closure would bake the arrays into the program and keep answering with them."""
     blank = jax.tree.map(jnp.zeros_like, shipped.frozen)
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
-    assert np.all(np.asarray(jax.jit(shipped.features)(blank, images)) == 0)
+    assert np.all(np.asarray(jax.jit(shipped.extract)(blank, images)["features"]) == 0)
 
 
 def test_other_images_are_trained_on_once_and_cached(splits, tmp_path, caplog):
@@ -111,7 +118,7 @@ def test_a_poor_classifier_is_announced(splits, tmp_path, caplog):
 
 
 def test_shipped_weights_serve_their_own_split_alone(splits, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(extractors, "fit", lambda *a: pytest.fail("reached training"))
+    monkeypatch.setattr(MODULE, "fit", lambda *a: pytest.fail("reached training"))
     caplog.set_level(logging.INFO)
     train, test = splits
     fewer = Labelled(train.images[1:], train.labels[1:])
@@ -123,7 +130,7 @@ def test_shipped_weights_serve_their_own_split_alone(splits, tmp_path, monkeypat
 
 def test_damaged_shipped_weights_are_refused(splits, tmp_path, monkeypatch):
     (tmp_path / SHIPPED.name).write_bytes(SHIPPED.read_bytes()[:-50])
-    monkeypatch.setattr(extractors, "ASSETS", tmp_path)
+    monkeypatch.setattr(MODULE, "ASSETS", tmp_path)
     with pytest.raises(DataError, match=r"cls-digits.npz.*restore it"):
         classifier("digits", 10, *splits, tmp_path)
 

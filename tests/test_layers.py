@@ -19,7 +19,7 @@ LAYERS = (
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
     environment window cluster launchers disk filelist agreement stepfolder saving feature_chunks
-    batch_losses reduction inspection snapshots posthoc sample_step start_images
+    batch_losses reduction inspection snapshots posthoc sample_step start_images weight_files tensor_files
     canvas eval_console eval_pooled class_figure eval_curves eval_sheets""",
     "program",
     "build",

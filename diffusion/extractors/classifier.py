@@ -1,9 +1,7 @@
-"""What turns images into the features that metrics compare; each extractor is a row of a table."""
+"""The data set's own classifier as extractor: for small or grey images, and without any downloaded weights."""
 
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -12,45 +10,19 @@ import jax.numpy as jnp
 from diffusion.classifier_fit import Labelled, Recipe, fingerprint, fit, scaled, widened
 from diffusion.cluster import barrier
 from diffusion.errors import ConfigError, DataError
+from diffusion.extractors.extractor import Extractor, Given, check_images
 from diffusion.nets.classifier import Classifier
 from diffusion.types import Array, Frozen
 from diffusion.weights import Weights, load_weights, save_weights
 
 log = logging.getLogger(__name__)
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent.parent / "assets"
 FIT_SECONDS = 3600  # in which process 0 must have trained a classifier
 
 
-@dataclass(frozen=True, eq=False)
-class Extractor:
-    """A frozen network and its name.
-
-    Attributes:
-      name: kind, data set and the first 8 hex digits of the weights' sha256 ("cls-digits-1a2b3c4d").
-      sha256: of the weights, hex.
-      frozen: the weights, f32; always an argument of a jitted step, never a closure.
-      features: (frozen, u8[b h w c]) -> f32[b d], pure, at full float32 precision; any other dtype raises.
-      predict: (frozen, u8[b h w c]) -> i32[b], the class it reads; None where the network knows no classes.
-      accuracy: of ``predict`` on held-out images, in [0, 1], or None.
-      inception: whether the distance of its features may be called FID.
-    """
-
-    name: str
-    sha256: str
-    frozen: Frozen
-    features: Callable[[Frozen, Array], Array]
-    predict: Callable[[Frozen, Array], Array] | None
-    accuracy: float | None
-    inception: bool
-
-
 def classifier(
-    dataset: str,
-    classes: int,
-    train: Labelled,
-    test: Labelled,
-    cache_dir: Path,
+    given: Given,
     *,
     steps: int = Recipe.steps,
     batch_size: int = Recipe.batch_size,
@@ -65,10 +37,6 @@ def classifier(
     Weights are used only if they were made from exactly these training images, labels and recipe.
 
     Args:
-      dataset: its name, which stands in the extractor's.
-      classes: k.
-      train, test: images as the diffusion model sees them (cropped, resized, not augmented).
-      cache_dir: where weights trained here are kept, under their fingerprint.
       steps, batch_size, lr, weight_decay, shift, seed: see ``Recipe``.
       min_accuracy: held-out share below which a warning is logged.
 
@@ -76,11 +44,12 @@ def classifier(
       ConfigError: images without labels, or of fewer than two classes.
       DataError: shipped weights that are damaged.
     """
+    dataset, classes, train, test = given.dataset, given.classes, given.train(), given.test()
     _check_labels(dataset, classes, train, test)
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", dataset)
     recipe = Recipe(steps, batch_size, lr, weight_decay, shift, seed)
     key = fingerprint(train, classes, recipe)
-    cached = cache_dir / f"cls-{name}-{key[:16]}.npz"
+    cached = given.cache_dir / f"cls-{name}-{key[:16]}.npz"
 
     def find() -> Weights | None:
         return _shipped(name, key) or _cached(cached, key)
@@ -109,28 +78,16 @@ def classifier(
     return extractor
 
 
-def check_images(images: Array) -> None:
-    """Raises TypeError unless images are uint8 [b h w c]."""
-    if images.dtype != jnp.uint8 or images.ndim != 4:
-        raise TypeError(
-            f"extractors take uint8 [b h w c] in [0, 255]; got {images.dtype} {tuple(images.shape)}: "
-            "pass decoded images through to_uint8"
-        )
-
-
 def _extractor(name: str, classes: int, weights: Weights) -> Extractor:
     model = Classifier(classes)
 
-    def features(frozen: Frozen, images: Array) -> Array:
+    def extract(frozen: Frozen, images: Array) -> dict[str, Array]:
         check_images(images)
-        return model.apply({"params": frozen}, scaled(images))[0]
+        features, logits = model.apply({"params": frozen}, scaled(images))
+        return {"features": features, "classes": logits.argmax(-1).astype(jnp.int32)}
 
-    def predict(frozen: Frozen, images: Array) -> Array:
-        check_images(images)
-        return model.apply({"params": frozen}, scaled(images))[1].argmax(-1).astype(jnp.int32)
-
-    frozen = widened(weights.tree)
-    return Extractor(name, weights.sha256, frozen, features, predict, weights.accuracy, inception=False)
+    about = {"tap": "mean of the last map", "normalisation": "x / 127.5 - 1", "resize": "none", "precision": "float32"}
+    return Extractor(name, weights.sha256, widened(weights.tree), extract, about, weights.accuracy)
 
 
 def _check_labels(dataset: str, classes: int, train: Labelled, test: Labelled) -> None:
@@ -172,6 +129,3 @@ def _cached(path: Path, key: str) -> Weights | None:
         return weights
     log.warning("%s: made from other images or otherwise; training it anew", path)
     return None
-
-
-EXTRACTORS = {"classifier": classifier}
