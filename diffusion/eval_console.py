@@ -3,12 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from diffusion.canvas import brief
 from diffusion.metrics import Aggregate, ClassRow
 
 NUMBER = 9  # width of a number
+NAME = 32  # longest name that is shown whole
 WHOLE = 40  # classes up to which all are shown
 WORST, BEST = 20, 5  # shown of more
 ANNOUNCED = 20  # classes smaller than asked that are named
+COLUMNS = (  # heading, field of `ClassRow`; one that no class has is not shown
+    *(("FD", "fd"), ("± se", "fd_se"), ("floor", "fd_floor"), ("excess", "fd_excess")),
+    *(("KIDe3", "kid_x1e3"), ("± se", "kid_se")),
+    *(("density", "density"), ("cover", "coverage"), ("expect", "coverage_expected")),
+)
 RANKED_BY = ("fd_excess", "fd", "kid_x1e3")  # what makes a class bad: the first of these that any class has
 
 
@@ -46,6 +53,21 @@ def in_order(rows: Sequence[ClassRow]) -> list[ClassRow]:
     return sorted(rows, key=place)
 
 
+def worst_and_best(rows: Sequence[ClassRow], worst: int, best: int) -> tuple[list[ClassRow], list[ClassRow]]:
+    """(the worst, the worst first; the best, the best last): no class is in both.
+
+    Of the reliable classes, as long as these are enough; of all with a figure otherwise. Of too few the worst go first.
+    """
+    column = column_of(rows)
+    ordered = [row for row in in_order(rows) if column is not None and getattr(row, column) is not None]
+    reliable = [row for row in ordered if not row.flag]
+    chosen = reliable if len(reliable) >= worst + best else ordered
+    if len(chosen) < worst + best:
+        half = -(-len(chosen) // 2)
+        worst = max(min(worst, half), len(chosen) - best)
+    return chosen[:worst], chosen[worst:][-best:] if best else []
+
+
 def console_table(
     rows: Sequence[ClassRow],
     aggregates: Mapping[str, Aggregate],
@@ -63,21 +85,32 @@ def console_table(
       where: the file that holds every class, named where the table does not.
     """
     distance = distance_name(extractor)
-    ordered = in_order(rows)
-    shown, gap, left_out = _ends(ordered)
-    width = max([5, *(len(row.name) for row in shown)])
-    heads = ["n", distance, "± se", "floor", "excess", "KIDe3", "± se"] + (["asked"] if accuracy else [])
+    shown, gap, left_out = _ends(in_order(rows))
     lines = [f"{distance}[{extractor}]: lower is better; floor: real against real; excess: above that floor"]
-    lines.append(f"{'class':<{width}}" + "".join(f"{head:>{NUMBER}}" for head in heads))
-    for i, row in enumerate(shown):
-        if left_out and i == gap:
-            lines.append(left_out + (f": {where}" if where else ""))
-        figures = [row.fd, row.fd_se, row.fd_floor, row.fd_excess, row.kid_x1e3, row.kid_se]
-        line = f"{row.name:<{width}}{row.n_gen:>{NUMBER}}" + "".join(_number(figure) for figure in figures)
+    table = _table("class", shown, distance, accuracy)
+    if left_out:
+        table.insert(1 + gap, left_out + (f": {where}" if where else ""))
+    return "\n".join([*lines, *table, *(_line(name, total) for name, total in aggregates.items())])
+
+
+def groups_table(rows: Sequence[ClassRow], extractor: str) -> str:
+    """The same columns for named groups of classes, in their order; the images of a group are compared as one set."""
+    return "\n".join(_table("group", rows, distance_name(extractor), None))
+
+
+def _table(first: str, rows: Sequence[ClassRow], distance: str, accuracy: Mapping[str, float] | None) -> list[str]:
+    """A heading and a line per row; a column that no row has is not shown."""
+    width = max([len(first), *(len(brief(row.name, NAME)) for row in rows)])
+    columns = [(head, field) for head, field in COLUMNS if any(getattr(row, field) is not None for row in rows)]
+    heads = ["n", *(distance if head == "FD" else head for head, _ in columns), *(["asked"] if accuracy else [])]
+    lines = [f"{first:<{width}}" + "".join(f"{head:>{NUMBER}}" for head in heads)]
+    for row in rows:
+        line = f"{brief(row.name, NAME):<{width}}{row.n_gen:>{NUMBER}}" + "".join(
+            _number(getattr(row, f)) for _, f in columns
+        )
         line += _share(accuracy.get(row.name)) if accuracy else ""
         lines.append(f"{line}  {row.flag}".rstrip())
-    lines += [_line(name, total) for name, total in aggregates.items()]
-    return "\n".join(lines)
+    return lines
 
 
 def announcements(rows: Sequence[ClassRow], requested: int) -> list[str]:
@@ -103,14 +136,11 @@ def _ends(ordered: Sequence[ClassRow]) -> tuple[Sequence[ClassRow], int, str]:
     """(rows to show, place of the line about the others, that line)."""
     if len(ordered) <= WHOLE:
         return ordered, 0, ""
-    column = column_of(ordered)
-    ranked = [row for row in ordered if not row.flag and column is not None and getattr(row, column) is not None]
-    ranked = ranked if len(ranked) > WORST + BEST else ordered
-    hidden = len(ordered) - WORST - BEST
-    others = len(ordered) - len(ranked)
+    worst, best = worst_and_best(ordered, WORST, BEST)
+    others = sum(bool(row.flag) for row in ordered) - sum(bool(row.flag) for row in (*worst, *best))
     of_these = f", {others} of them with too few images" if others else ""
-    line = f"... {hidden} more classes{of_these}; then the best {BEST}; every class"
-    return [*ranked[:WORST], *ranked[-BEST:]], WORST, line
+    line = f"... {len(ordered) - WORST - BEST} more classes{of_these}; then the best {BEST}; every class"
+    return [*worst, *best], WORST, line
 
 
 def _line(name: str, total: Aggregate) -> str:

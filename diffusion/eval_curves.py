@@ -12,6 +12,7 @@ import numpy as np
 
 from diffusion.canvas import INK, LINES, MARKERS, MUTED, drawn, entitle, pixels
 from diffusion.eval_console import distance_name, in_words
+from diffusion.metrics.figure import Figure
 
 PANELS = {"mean over classes": ("fid/mean", "fd/mean"), "pooled": ("fid", "fd")}  # the first name that is there
 
@@ -39,6 +40,24 @@ class Point:
     n_gen: int | None = None
     n_real: int | None = None
     reason: str = ""
+
+
+def points_of(
+    figures: Mapping[str, Figure], step: int, ema: str = "ema", guidance_scale: float | None = None
+) -> list[Point]:
+    """The figures of one evaluation but those of single classes; the error of ``/mean`` is the one over classes.
+
+    Args:
+      figures: by name, as in ``Scores``.
+    """
+    found = []
+    for name, one in figures.items():
+        if "/class/" in name or name.endswith("/se"):
+            continue
+        se = figures[name.removesuffix("mean") + "se"].value if name.endswith("/mean") else one.se
+        reason = one.reason if one.value is None else ""
+        found.append(Point(step, ema, guidance_scale, name, one.value, se, one.n_gen, one.n_real, reason))
+    return found
 
 
 def curve_csv(points: Sequence[Point]) -> str:

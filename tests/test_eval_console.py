@@ -1,6 +1,14 @@
 import pytest
 
-from diffusion.eval_console import announcements, column_of, console_table, in_order, in_words
+from diffusion.eval_console import (
+    announcements,
+    column_of,
+    console_table,
+    groups_table,
+    in_order,
+    in_words,
+    worst_and_best,
+)
 from diffusion.metrics import Aggregate, ClassRow
 
 ROWS = (
@@ -27,6 +35,22 @@ def test_table_puts_the_worst_first():
     assert "asked" not in console_table(ROWS, TOTALS, "cls-toy-12345678")
 
 
+def test_a_column_that_no_class_has_is_not_shown():
+    header = console_table(ROWS, {}, "e").splitlines()[1].split()
+    assert header == ["class", "n", "FD", "±", "se", "floor", "excess", "KIDe3", "±", "se"]
+    covered = ClassRow("a", 30, 30, kid_x1e3=1.0, density=0.5, coverage=0.75, coverage_expected=0.97)
+    lines = console_table([covered, ROWS[2]], {}, "e").splitlines()
+    assert lines[1].split() == ["class", "n", "KIDe3", "density", "cover", "expect"]
+    assert lines[2].split() == ["a", "30", "1.000", "0.500", "0.750", "0.970"]
+    assert lines[3].split() == ["cat", "1", "-", "-", "-", "-", "unreliable"]
+
+
+def test_groups_have_the_same_columns_in_their_own_order():
+    lines = groups_table(ROWS[::-1], "inception-fid-tf-1").splitlines()
+    assert lines[0].split()[:3] == ["group", "n", "FID"]
+    assert [line.split("  ")[0] for line in lines[1:]] == ["long-named dog", "cat", "bee", "ant"]
+
+
 def test_classes_rank_by_excess_the_reliable_before_the_small():
     assert [row.name for row in in_order(ROWS)] == ["long-named dog", "ant", "bee", "cat"]
     assert column_of(ROWS) == "fd_excess"
@@ -34,6 +58,22 @@ def test_classes_rank_by_excess_the_reliable_before_the_small():
     assert column_of(kid_alone) == "kid_x1e3" and [row.name for row in in_order(kid_alone)] == ["b", "a"]
     nothing = [ClassRow("a", 1, 1, flag="unreliable"), ClassRow("b", 1, 1, flag="unreliable")]
     assert column_of(nothing) is None and in_order(nothing) == nothing
+
+
+@pytest.mark.parametrize(
+    "rows, worst, best",
+    [
+        ([*FEW, *MANY[:8]], ["c7", "c6"], ["c1", "c0"]),
+        ([*FEW[:2], *MANY[:2]], ["c1", "c0"], ["few0", "few1"]),
+        (MANY[:3], ["c2", "c1"], ["c0"]),
+        (MANY[:1], ["c0"], []),
+        (ROWS[2:3], [], []),
+        ((), [], []),
+    ],
+)
+def test_worst_and_best_are_reliable_where_enough_are(rows, worst, best):
+    found = worst_and_best(rows, 2, 2)
+    assert [[row.name for row in part] for part in found] == [worst, best]
 
 
 def test_of_a_thousand_classes_both_ends_are_shown():
@@ -44,7 +84,7 @@ def test_of_a_thousand_classes_both_ends_are_shown():
     said = "... 975 more classes, 10 of them with too few images; then the best 5; every class: "
     assert lines[22] == said + "eval/step_00000010_classes.csv"
     few = console_table([ClassRow(f"few{i}", 5, 5, 1.0, flag="unreliable") for i in range(50)], {}, "e").splitlines()
-    assert len(few) == 2 + 20 + 1 + 5 and few[22].startswith("... 25 more classes; ")
+    assert len(few) == 2 + 20 + 1 + 5 and few[22].startswith("... 25 more classes, 25 of them with too few")
 
 
 def test_no_aggregate_is_said():

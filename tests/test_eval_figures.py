@@ -8,6 +8,7 @@ from diffusion.errors import UserError
 from diffusion.eval_curves import Point
 from diffusion.eval_sheets import ClassImages
 from diffusion.metrics import ClassRow
+from diffusion.metrics.figure import Figure
 from diffusion.pictures import save_png
 
 EXTRACTOR = "cls-digits-ebb5c7f3"
@@ -17,7 +18,7 @@ def rows(k, few=0):
     """k classes of 100 images and ``few`` more of 1, 2, ... images: the first of these has no figure."""
     rng = np.random.default_rng(0)
     found = [
-        ClassRow(f"$\\class {i}", 100, 100, 9.0, 0.2, 50, 12.0, 10.0, x) for i, x in enumerate(rng.gamma(2, size=k))
+        ClassRow(f"$\\class$ {i}", 100, 100, 9.0, 0.2, 50, 12.0, 10.0, x) for i, x in enumerate(rng.gamma(2, size=k))
     ]
     sizes = range(1, few + 1)
     return found + [
@@ -59,10 +60,16 @@ def test_class_figure_shows_what_there_is():
     for other in (
         class_figure.class_figure([ClassRow(r.name, 100, 100, r.fd_excess, r.fd_se) for r in rows(5)], EXTRACTOR),
         class_figure.class_figure([ClassRow(r.name, 100, 100, kid_x1e3=r.fd_excess) for r in rows(5)], EXTRACTOR),
-        class_figure.class_figure(rows(5), EXTRACTOR, {r.name: 0.5 for r in rows(5)}),
         class_figure.class_figure(rows(5), "inception-fid-tf-6726825d"),
     ):
         assert other.shape == whole.shape and (other != whole).any()
+
+
+def test_bars_are_the_errors_that_are_given():
+    narrow, wide, none = (
+        class_figure.class_figure(rows(5), EXTRACTOR, {row.name: se for row in rows(5)}) for se in (0.1, 0.5, None)
+    )
+    assert (narrow != wide).any() and (narrow != none).any()
 
 
 def test_axis_holds_the_reliable_classes_and_is_not_stretched_by_the_others():
@@ -105,6 +112,24 @@ def test_sweep_figure():
 def test_what_is_no_sweep_is_refused(bad, said):
     with pytest.raises(ValueError, match=said):
         eval_curves.sweep_figure(bad, EXTRACTOR)
+
+
+def test_points_of_an_evaluation_are_its_figures_over_classes():
+    figures = {
+        "fd": Figure(0.5, 0.1, 30, 30),
+        "fd/class/7": Figure(0.7, 0.2, 10, 10),
+        "fd/mean": Figure(0.6, None, 30, 30, "few"),
+        "fd/se": Figure(0.25, None, 30, 30, "few"),
+        "fd/group/a/mean": Figure(None, None, 20, 20, "few"),
+        "fd/group/a/se": Figure(None, None, 20, 20, "few"),
+        "clip_score": Figure(25.0, 0.5, 30),
+    }
+    assert eval_curves.points_of(figures, 10, "posthoc:0.07", 2.0) == [
+        Point(10, "posthoc:0.07", 2.0, "fd", 0.5, 0.1, 30, 30),
+        Point(10, "posthoc:0.07", 2.0, "fd/mean", 0.6, 0.25, 30, 30),
+        Point(10, "posthoc:0.07", 2.0, "fd/group/a/mean", None, None, 20, 20, "few"),
+        Point(10, "posthoc:0.07", 2.0, "clip_score", 25.0, 0.5, 30),
+    ]
 
 
 def test_curve_csv(tmp_path):
@@ -203,7 +228,8 @@ def test_without_matplotlib_the_command_is_named(monkeypatch):
 def test_drawing_leaves_the_style_of_others_alone():
     import matplotlib
 
-    before = dict(matplotlib.rcParams)
-    with canvas.drawn(2, 2) as figure:
-        assert canvas.pixels(figure).shape == (2 * canvas.DPI, 2 * canvas.DPI, 3)
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 21.0, "text.parse_math": True}):
+        before = dict(matplotlib.rcParams)
+        with canvas.drawn(2, 2) as figure:
+            assert canvas.pixels(figure).shape == (2 * canvas.DPI, 2 * canvas.DPI, 3)
+        assert dict(matplotlib.rcParams) == before
