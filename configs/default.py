@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from diffusion.augment import AUGMENTS
 from diffusion.data.sources import SOURCES
 from diffusion.ema import EMAS
-from diffusion.extractors import EXTRACTORS
+from diffusion.extractors import EXTRACTORS, PERCEPTUAL
 from diffusion.guidance import THRESHOLDS
 from diffusion.lr_schedules import LR_SCHEDULES
 from diffusion.nets.backbones import NETS
@@ -135,7 +135,7 @@ def get_config() -> ConfigDict:
         seed=0,  # of the evaluation's images
         step="latest",  # of the checkpoint that --mode=eval reads: latest, best, a number, or all
         cache="",  # folder of the real images' features, which runs may share; cache/ in the workdir where empty
-        **rows(EXTRACTORS),
+        **rows(EXTRACTORS) | rows(PERCEPTUAL),  # the perceptual classifier is the same network
     )
     c.sampler = dict(
         name="ddim",  # ddpm, ddim, euler, heun, euler_ancestral, decoupled, dpmpp_2m, dpmpp_2m_sde, unipc

@@ -61,7 +61,7 @@ def _some_pairs(label: np.ndarray, most: int, rng: np.random.Generator) -> np.nd
 
 def _distances(compared: Compared, images: np.ndarray) -> np.ndarray:
     """f32[p] of images u8[2p h w c], pair after pair."""
-    network = compared.networks[compared.program.eval.perceptual]
+    network = compared.networks["perceptual"]
     distance, p = jax.jit(network.distance), len(images) // 2
     found = [np.zeros(0, np.float32)]
     for start in range(0, p, PAIRS_AT_ONCE):

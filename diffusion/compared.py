@@ -81,7 +81,7 @@ class Compared:
         kept = np.isin(found.labels, self.chosen)
         return self._features(name, found.answers["features"][kept], found.labels[kept])
 
-    def made_features(self, name: str, kept: np.ndarray) -> tuple[Features, Answers]:
+    def made_features(self, name: str, kept: np.ndarray | slice = slice(None)) -> tuple[Features, Answers]:
         """Of the plan's images that are ``kept`` bool[n], with what else the network says of them."""
         answers = {key.partition("/")[2]: array[kept] for key, array in self.made.items() if key.startswith(f"{name}/")}
         return self._features(name, answers.pop("features"), self.plan.label[kept]), answers

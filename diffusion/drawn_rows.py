@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffusion.compared import Compared
-from diffusion.eval_console import column_of, in_order, in_words
+from diffusion.eval_console import column_of, in_words, worst_and_best
 from diffusion.eval_sheets import PAIRS, ClassImages, class_sheet, pair_sheet
 from diffusion.metrics import ClassRow
 
@@ -16,10 +16,8 @@ def best_and_worst(compared: Compared, rows: tuple[ClassRow, ...]) -> np.ndarray
     column = column_of(rows)
     if column is None:
         return None
-    ordered = [row for row in in_order(rows) if getattr(row, column) is not None]
-    worst = ordered[: min(CLASSES, -(-len(ordered) // 2))]
-    best = ordered[len(worst) :][-CLASSES:]
-    return class_sheet(*([_shown(compared, row, column) for row in part] for part in (worst, best)), columns=IMAGES)
+    ends = worst_and_best(rows, CLASSES, CLASSES)
+    return class_sheet(*([_shown(compared, row, column) for row in part] for part in ends), columns=IMAGES)
 
 
 def suspicious_pairs(compared: Compared, pairs: tuple[tuple[int, int, float], ...]) -> np.ndarray | None:

@@ -20,8 +20,8 @@ RANKED_BY = ("fd_excess", "fd", "kid_x1e3")  # what makes a class bad: the first
 
 
 def distance_name(extractor: str) -> str:
-    """ "FID" for Inception features, "FD" for all others."""
-    return "FID" if extractor.startswith("inception") else "FD"
+    """ "FID" for features of Inception's last pooling, "FD" for all others."""
+    return "FID" if extractor.startswith("inception") and "-tap" not in extractor else "FD"
 
 
 def in_words(value: float | None, se: float | None = None) -> str:

@@ -5,20 +5,25 @@ Knows no loop and changes no training state; its randomness is its own stream.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion import beside, subjects
-from diffusion.compared import Compared
+from diffusion import beside, settings, subjects
+from diffusion.compared import Compared, plan_of
+from diffusion.errors import ConfigError
+from diffusion.eval_console import distance_name
 from diffusion.eval_report import scores_report
+from diffusion.extractors import Extractor
 from diffusion.feature_chunks import clear
-from diffusion.metrics import METRICS, Features, Scores, measure
+from diffusion.metrics import METRICS, Features, Figure, Scores, measure
+from diffusion.metrics.fd import frechet_from_statistics
 from diffusion.networks import identity, prepare
 from diffusion.program import Program, abstract_params
-from diffusion.reference import fingerprint
+from diffusion.reference import fingerprint, is_ours, reals
+from diffusion.reference_statistics import ReferenceStatistics, read_statistics
 from diffusion.subjects import Subject
 from diffusion.types import Params
 from diffusion.variants import Variant, drawing
@@ -90,6 +95,9 @@ def of_subject(
     networks, e, names = prepare(program), program.eval, program.dataset.classes
     compared = Compared(program, networks, subject, between)
     scores, plan = _scores(compared), compared.plan
+    statistics = _statistics(program, networks[e.streamed[0]])
+    if statistics is not None:
+        scores = replace(scores, figures=scores.figures | _to_statistics(compared, statistics))
     body = scores_report(scores, prefix) | {
         **about,
         **subject.about,
@@ -100,10 +108,38 @@ def of_subject(
         "requested_per_class": e.num_samples_per_class,
         "pooled_is": "in the data's class shares" if plan.pooled is not None else "over the per-class images",
         "prompt": e.prompt,
+        "notes": _notes(e, statistics),
         "seeds": {"program": program.seed, "evaluation": e.seed},
         "seconds": round(time.monotonic() - began, 3),
     }
-    return Report(body["metrics"], scores, body, compared)
+    return Report({prefix + name: value for name, value in scores.logged.items()}, scores, body, compared)
+
+
+def check(program: Program) -> None:
+    """Find before training what would make an evaluation fail: weights that are not there, too few images.
+
+    Raises:
+      ConfigError: a metric that cannot be computed, by name; a network that does not take these images.
+      DataError: a split that a classifier cannot be trained on.
+    """
+    e, networks, records = program.eval, prepare(program), program.dataset.open(program.eval.reference_split)
+    image = jax.ShapeDtypeStruct((2, *program.transform.shape), np.uint8)
+    for network in networks.values():
+        asked = (network.extract, (image,)) if network.distance is None else (network.distance, (image, image))
+        try:
+            jax.eval_shape(asked[0], network.frozen, *asked[1])
+        except ValueError as error:
+            raise ConfigError("eval.metrics", f"{network.name} cannot take these images: {error}") from error
+    labels = records.labels if program.dataset.classes else np.zeros(len(records), np.int32)
+    n = int(plan_of(program, labels).of_classes.sum())
+    for metric in e.metrics:
+        if n < METRICS[metric].least:
+            least = METRICS[metric].least
+            raise ConfigError("eval.metrics", f"{metric} needs at least {least} images a side; {n} are compared")
+    if e.reference and is_ours(e.reference):
+        reals(program, networks, e.streamed[0], e.reference_split)
+    elif e.reference:
+        _statistics(program, networks[e.streamed[0]])
 
 
 def forget(program: Program) -> None:
@@ -136,6 +172,7 @@ def _measured(
     needs = {need for metric in metrics for need in METRICS[metric].needs}
     generated, outputs = compared.made_features(name, kept)
     sides = [generated, compared.real_features(name)]
+    labelled = labelled and bool(program.dataset.classes)
     if not labelled:
         sides = [Features(side.values, None, side.extractor) for side in sides]
     return measure(
@@ -143,6 +180,7 @@ def _measured(
         program.dataset.classes if labelled else (),
         metrics,
         groups=compared.groups if labelled else {},
+        equal_n=program.eval.equal_n and labelled,
         outputs=outputs,
         train=compared.real_features(name, "train") if "train" in needs else None,
         held_out=compared.real_features(name, "test") if "held_out" in needs else None,
@@ -151,6 +189,34 @@ def _measured(
         pairs=beside.pairs(compared) if "pairs" in needs else None,
         seed=program.eval.seed,
     )
+
+
+def _statistics(program: Program, network: Extractor) -> ReferenceStatistics | None:
+    """Those of ``eval.reference`` where it holds a mean and a covariance that others published."""
+    path = program.eval.reference
+    if not path or is_ours(path):
+        return None
+    image = jax.ShapeDtypeStruct((1, *program.transform.shape), np.uint8)
+    d = jax.eval_shape(network.extract, network.frozen, image)["features"].shape[1]
+    return read_statistics(path, d, extractor=network.name, field="eval.reference")
+
+
+def _to_statistics(compared: Compared, statistics: ReferenceStatistics) -> dict[str, Figure]:
+    """{"fd_reference": FD of the pooled images to the statistics}; ``fid_reference`` on Inception features."""
+    x = compared.made_features(compared.streamed[0], compared.plan.of_pool)[0]
+    name = f"{distance_name(x.extractor).lower()}_reference"
+    if len(x) < 2:
+        return {name: Figure(None, None, len(x), reason="1 image is too few")}
+    value = frechet_from_statistics(x.values.mean(0), np.cov(x.values, rowvar=False), statistics.mean, statistics.cov)
+    return {name: Figure(value, None, len(x))}
+
+
+def _notes(e: settings.Evaluate, statistics: ReferenceStatistics | None) -> dict[str, str]:
+    """What else is to be said of a figure, by its name."""
+    notes = {"clip_score": f"prompt: {e.prompt}"}
+    if statistics is not None:
+        notes |= dict.fromkeys(("fd_reference", "fid_reference"), statistics.label)
+    return notes
 
 
 def _about_reference(program: Program, compared: Compared) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from diffusion import evaluate, posthoc
 from diffusion.class_figure import class_figure
 from diffusion.cluster import of_first
 from diffusion.drawn_rows import best_and_worst, suspicious_pairs
-from diffusion.eval_console import announcements, console_table
+from diffusion.eval_console import announcements, console_table, groups_table
 from diffusion.eval_curves import Point, sweep_figure, write_curve
+from diffusion.eval_pooled import pooled_table
 from diffusion.eval_report import write_report
 from diffusion.evaluate import Report
+from diffusion.metrics import METRICS, Scores
 from diffusion.pictures import save_png
 from diffusion.program import Program
 from diffusion.progress import say
@@ -92,30 +94,34 @@ def save_figure(path: Path, figure) -> None:
 
 def points_of(report: Report, step: int, variant: Variant) -> list[Point]:
     """The figures over all classes, for curves and sweeps."""
-    found, scores = [], report.scores
-    for name, value in scores.values.items():
-        if not any(part in name for part in LOGGED):
-            found.append(Point(step, variant.average, variant.scale, name, value, scores.errors.get(name)))
-    return found
+    return [
+        Point(step, variant.average, variant.scale, name, one.value, one.se, one.n_gen, one.n_real, one.reason)
+        for name, one in report.scores.figures.items()
+        if _logged(name)
+    ]
 
 
 def say_report(program: Program, report: Report, head: str, where: str) -> None:
-    """The per-class table, with a line for each class smaller than asked; ``where`` holds all classes."""
-    rows, body = report.scores.rows, report.body
-    read = {
-        name.rpartition("accuracy/class/")[2]: value
-        for name, value in report.scores.values.items()
-        if "accuracy/class/" in name
-    }
+    """The tables of classes, groups and pooled figures, with a line for each class smaller than asked."""
+    scores, body = report.scores, report.body
+    start = "accuracy/class/"
+    read = {name.removeprefix(start): share for name, share in scores.values.items() if name.startswith(start)}
     reference = body["reference"]
-    say(f"\n{head} against the {reference['split']} split of {reference['dataset']} ({body['seconds']:.1f} s)")
+    say(f"\n{head} against the {reference['split']} split of {reference['dataset']}: {body['seconds']:.1f} s")
     if reference["left_out"]:
         say(f"{reference['left_out']} of its records cannot be read; the other {reference['n']} are compared with")
-    for line in announcements(rows, program.eval.num_samples_per_class):
+    for line in announcements(scores.rows, program.eval.num_samples_per_class):
         say(line)
-    if rows:
-        say(console_table(rows, report.scores.aggregates, report.scores.extractor, read, where=where))
-    say(f"pooled ({body['pooled_is']}): …\n")
+    if scores.rows:
+        say(console_table(scores.rows, scores.aggregates, scores.extractor, read, where=where))
+    if scores.groups:
+        say(groups_table(scores.groups, scores.extractor))
+    say(pooled_table(scores.figures, networks_of(scores), body["notes"], over=body["pooled_is"]) + "\n")
+
+
+def networks_of(scores: Scores) -> dict[str, str]:
+    """{figure: whose features it was taken on}."""
+    return {figure.name: name for metric, name in scores.extractors.items() for figure in METRICS[metric].figures}
 
 
 def _logged(name: str) -> bool:

@@ -47,8 +47,8 @@ def reals(program: Program, networks: Networks, name: str, split: str) -> Reals:
     """
     wanted = fingerprint(program, networks, name, split)
     given = program.eval.reference
-    if given and split == program.eval.reference_split and is_ours(Path(given)):
-        return _given(Path(given), wanted)
+    if given and split == program.eval.reference_split and is_ours(given):
+        return _given(Path(given).expanduser(), wanted)
     folder = Path(program.eval.cache) if program.eval.cache else program.workdir / "cache"
     path = folder / f"reference-{split}-{networks[name].name}-{json_sha256(wanted)[:16]}.npz"
     kept = _kept(path, wanted)
@@ -85,9 +85,12 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     return [f"{key}: there {_short(found.get(key))}, here {_short(wanted.get(key))}" for key in keys]
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file is one that `reals` wrote. Raises DataError for a file that is no archive."""
-    return "fingerprint" in archive.headers(path)
+def is_ours(path: str) -> bool:
+    """Whether ``eval.reference`` is a file that `reals` wrote. Raises ConfigError for one that is no archive."""
+    try:
+        return "fingerprint" in archive.headers(Path(path).expanduser())
+    except DataError as error:
+        raise ConfigError("eval.reference", str(error)) from error
 
 
 def _given(path: Path, wanted: Mapping[str, Any]) -> Reals:

@@ -85,9 +85,8 @@ class Evaluate:
         return tuple(dict.fromkeys(found or [self.extractor]))
 
     def network(self, metric: str) -> str:
-        """The row of EXTRACTORS whose answers a metric is taken on."""
-        role = METRICS[metric].network
-        return {"": self.extractor, "perceptual": self.perceptual}.get(role, role)
+        """The row of EXTRACTORS whose answers a metric is taken on; "perceptual" is ``eval.perceptual``'s."""
+        return METRICS[metric].network or self.extractor
 
 
 @dataclass(frozen=True)

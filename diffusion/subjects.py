@@ -28,6 +28,7 @@ class Subject:
       stream: (label i[n], index i[n], between, done) -> batches of images, see `generate.generate`.
       pictures: (label, index) -> u8[n h w c] on the host, for a few of them.
       prompts: (label, index) -> texts [n]; None without any.
+      truths: (label, index) -> i[n], the record of the reference split that each stands for; None where unknown.
     """
 
     about: dict[str, Any]
@@ -35,6 +36,7 @@ class Subject:
     stream: Callable[[np.ndarray, np.ndarray, Callable[[], None], Callable[[np.ndarray], bool]], Stream]
     pictures: Callable[[np.ndarray, np.ndarray], np.ndarray]
     prompts: Callable[[np.ndarray, np.ndarray], Sequence[str]] | None = None
+    truths: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 def drawn(program: Program, params: Params, average: str) -> Subject:
@@ -77,7 +79,7 @@ def given(program: Program, found: GivenImages) -> Subject:
         return np.array([of_class[c][i] for c, i in zip(label, index, strict=True)], np.int64)
 
     def pictures(label: np.ndarray, index: np.ndarray) -> np.ndarray:
-        return np.stack([found[i] for i in records(label, index)])
+        return _read(found, records(label, index))
 
     def stream(label: np.ndarray, index: np.ndarray, between: Callable, done: Callable) -> Stream:
         rows, wanted = padded_rows(program.eval.batch_size, program.mesh.size), records(label, index)
@@ -88,19 +90,25 @@ def given(program: Program, found: GivenImages) -> Subject:
             if not done(places):
                 yield (
                     places,
-                    put_rows(program.mesh, np.stack([found[i] for i in wanted[np.resize(places, rows)[here]]])),
+                    put_rows(program.mesh, _read(found, wanted[np.resize(places, rows)[here]])),
                 )
 
     def prompts(label: np.ndarray, index: np.ndarray) -> Sequence[str]:
         return [found.prompts[i] for i in records(label, index)]
 
     return Subject(
-        about={"images": {"path": str(found.path), "sha256": found.fingerprint, "n": len(found)}},
+        about={"images": {"path": str(found.path), "sha256": found.fingerprint(), "n": len(found)}},
         have=np.array([len(each) for each in of_class]),
         stream=stream,
         pictures=pictures,
         prompts=prompts_of_classes(program) if found.prompts is None else prompts,
+        truths=None if found.ids is None else lambda label, index: found.ids[records(label, index)],
     )
+
+
+def _read(found: GivenImages, rows: np.ndarray) -> np.ndarray:
+    """u8[n h w c] of the rows, read side by side."""
+    return next(found.chunks(max(len(rows), 1), rows))[1]
 
 
 def prompts_of_classes(program: Program) -> Callable[[np.ndarray, np.ndarray], Sequence[str]] | None:

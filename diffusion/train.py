@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import cluster, evaluations, events, feed, networks, runs, snapshots, validation
+from diffusion import cluster, evaluate, evaluations, events, feed, runs, snapshots, validation
 from diffusion.bad_steps import BadSteps
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
@@ -276,7 +276,7 @@ def _prepare(program: Program) -> Loader:
         source = feed.loader(program, "train", training=True)
         source.batch(0)
         if program.eval.metrics:
-            networks.prepare(program)
+            evaluate.check(program)
     except DataError as error:
         error.status = 2
         raise

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import main_jax
-from diffusion import evaluate, evaluations, networks
+from diffusion import evaluate, evaluations
 from diffusion.errors import ConfigError
 from diffusion.metrics import METRICS
 from diffusion.writers import MultiWriter

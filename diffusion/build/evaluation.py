@@ -12,11 +12,9 @@ from diffusion.build.choices import fields_of, known, row, section
 from diffusion.data.records import Dataset
 from diffusion.ema import Averages
 from diffusion.errors import ConfigError
-from diffusion.extractors import EXTRACTORS, Extractor, Given
+from diffusion.extractors import EXTRACTORS, PERCEPTUAL, Extractor, Given
 from diffusion.metrics import METRICS, rankable
 from diffusion.plan import chosen_classes, named_groups
-
-UNLABELLED = "has no labels"
 
 
 def make_evaluation(
@@ -32,7 +30,7 @@ def make_evaluation(
     values = {name: c[name] for name in fields_of(settings.Evaluate)} | {"guidance_scales": scales}
     e = section("eval", settings.Evaluate, values)
     known(EXTRACTORS, "eval.extractor", e.extractor)
-    known(EXTRACTORS, "eval.perceptual", e.perceptual)
+    known(PERCEPTUAL, "eval.perceptual", e.perceptual)
     known(dataset.sizes, "eval.reference_split", e.reference_split)
     for metric in e.metrics:
         known(METRICS, "eval.metrics", metric)
@@ -40,14 +38,20 @@ def make_evaluation(
         known(averages.decays, "eval.emas", name)
     if e.metrics and dataset.latent:
         raise ConfigError("eval.metrics", f"{dataset.name} holds latents, and nothing decodes them yet: take ()")
-    for field in ("reference", "images"):
-        if e.__dict__[field] and not Path(e.__dict__[field]).exists():
-            raise ConfigError(f"eval.{field}", f"there is no {e.__dict__[field]}")
-    section("eval", _classes, {"e": e, "dataset": dataset})
+    for field, path in (("reference", e.reference), ("images", e.images)):
+        if path and not Path(path).expanduser().exists():
+            raise ConfigError(f"eval.{field}", f"there is no {path}")
+    _check_classes(e, dataset)
+    if e.guidance_scales and config.sampler.guidance_scales:
+        raise ConfigError(
+            "eval.guidance_scales", "vary sampler.guidance_scale; this sampler has guidance_scales by condition"
+        )
     for metric in e.metrics:
-        _check_needs(metric, e, dataset)
-    rows = dict.fromkeys([*e.streamed, *map(e.network, e.metrics)]) if e.metrics else ()
-    return e, {name: functools.partial(row, EXTRACTORS, "eval", c, name) for name in rows}
+        _check_needs(metric, e, c, dataset)
+    networks = dict.fromkeys([*e.streamed, *map(e.network, e.metrics)]) if e.metrics else ()
+    perceptual = functools.partial(row, PERCEPTUAL, "eval", c, e.perceptual)
+    makers = {name: functools.partial(row, EXTRACTORS, "eval", c, name) for name in EXTRACTORS}
+    return e, {name: (makers | {"perceptual": perceptual})[name] for name in networks}
 
 
 def measured(e: settings.Evaluate, dataset: Dataset) -> dict[str, str]:
@@ -56,14 +60,18 @@ def measured(e: settings.Evaluate, dataset: Dataset) -> dict[str, str]:
     return {f"eval/{name}": better for name, better in rankable(e.metrics, dataset.classes, list(groups)).items()}
 
 
-def _check_needs(metric: str, e: settings.Evaluate, dataset: Dataset) -> None:
-    needs = METRICS[metric].needs
-    if not dataset.classes and ("labels" in needs or e.network(metric) == "classifier"):
-        what = "the classifier" if e.network(metric) == "classifier" else "it"
+def _check_needs(metric: str, e: settings.Evaluate, c: ConfigDict, dataset: Dataset) -> None:
+    needs, network = METRICS[metric].needs, e.network(metric)
+    classifier = "classifier" in (network, e.perceptual if network == "perceptual" else "")
+    if not dataset.classes and ("labels" in needs or classifier):
         raise ConfigError(
             "eval.metrics",
-            f"{metric}: {dataset.name} {UNLABELLED}, which {what} needs; take another eval.extractor, or "
-            "eval.metrics=() to go without",
+            f"{metric}: {dataset.name} has no labels, which {'the classifier' if classifier else 'it'} needs; take "
+            "another eval.extractor, or eval.metrics=() to go without",
+        )
+    if metric == "fid" and c.inception.tap != 2048:
+        raise ConfigError(
+            "eval.inception.tap", f"is {c.inception.tap}; fid is taken on 2048, of other features take fd"
         )
     if "text" in needs and not (e.images or (e.prompt and dataset.classes)):
         raise ConfigError(
@@ -76,9 +84,13 @@ def _check_needs(metric: str, e: settings.Evaluate, dataset: Dataset) -> None:
         )
 
 
-def _classes(e: settings.Evaluate, dataset: Dataset) -> None:
-    chosen = chosen_classes(e.classes, e.num_classes, dataset.classes, e.seed)
-    named_groups(e.groups, dataset.classes, chosen)
+def _check_classes(e: settings.Evaluate, dataset: Dataset) -> None:
+    try:
+        chosen = chosen_classes(e.classes, e.num_classes, dataset.classes, e.seed)
+        named_groups(e.groups, dataset.classes, chosen)
+    except ValueError as error:
+        field, _, problem = str(error).partition(" ")
+        raise ConfigError(f"eval.{field}", problem) from error
 
 
 def _number(field: str, text: Any) -> float:

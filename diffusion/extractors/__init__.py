@@ -3,8 +3,9 @@
 from diffusion.extractors.classifier import classifier
 from diffusion.extractors.extractor import Extractor, Given, check_images
 from diffusion.extractors.inception import inception
+from diffusion.extractors.lpips import PERCEPTUAL
 from diffusion.extractors.pixels import pixels
 
-__all__ = ["EXTRACTORS", "Extractor", "Given", "check_images"]
+__all__ = ["EXTRACTORS", "PERCEPTUAL", "Extractor", "Given", "check_images"]
 
 EXTRACTORS = {"classifier": classifier, "inception": inception, "pixels": pixels}

@@ -13,6 +13,7 @@ from diffusion import events, feed, runs
 from diffusion.drawing import asked_drawing
 from diffusion.errors import ConfigError
 from diffusion.eval_curves import Point, curve_figure, write_curve
+from diffusion.evaluate import check
 from diffusion.evaluations import evaluation, save_figure
 from diffusion.generate import asked_labels, images
 from diffusion.modes.of_images import evaluate_images
@@ -36,6 +37,7 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     """
     if not program.eval.metrics:
         raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
+    check(program)
     if program.eval.images:
         evaluate_images(program, stop)
         return

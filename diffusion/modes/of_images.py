@@ -15,8 +15,8 @@ def evaluate_images(program: Program, stop: StopRequest) -> None:
     Raises:
       Stopped: asked to; the same command goes on with the next batch of images.
     """
-    path = Path(program.eval.images)
-    found = open_images(path, program.dataset.classes, program.transform.shape)
+    path = Path(program.eval.images).expanduser()
+    found = open_images(program.eval.images, program.dataset.classes, program.transform.shape)
     report = evaluate.of_subject(program, subjects.given(program, found), {"step": None}, stop.check)
     stem = program.workdir / "eval" / f"images_{path.stem}"
     evaluations.publish(program, report, stem, f"Evaluation of {path}")
