@@ -15,14 +15,14 @@ ROWS = (
     ClassRow("long-named dog", 30, 30, 2.75, 0.1, 15, 2.5, 2.25, 0.25, 3.5, 0.5),
 )
 TOTALS = {"fd": Aggregate(2.0, 2.0, 0.75, (("long-named dog", 2.75), ("ant", 1.25)), 2, 4)}
-HEADER = "class,n_real,n_gen,fd,fd_se,n_floor,fd_half,fd_floor,fd_excess,kid_x1e3,kid_se,flag"
+HEADER = "class,n_real,n_gen,fd,fd_se,n_floor,fd_half,fd_floor,fd_excess,kid_x1e3,kid_se,density,coverage,coverage_expected,flag"
 
 
 def test_csv_has_a_row_per_class():
     lines = csv_text(ROWS).splitlines()
     assert lines[0] == HEADER
-    assert lines[1] == "ant,30,30,1.25,0.1,15,2.5,2.25,0.25,3.5,0.5,"
-    assert lines[3] == "cat,1,1,,,,,,,,,unreliable"
+    assert lines[1] == "ant,30,30,1.25,0.1,15,2.5,2.25,0.25,3.5,0.5,,,,"
+    assert lines[3] == "cat,1,1,,,,,,,,,,,,unreliable"
     assert [row["class"] for row in csv.DictReader(csv_text(ROWS).splitlines())] == [row.name for row in ROWS]
 
 

@@ -5,101 +5,108 @@ is the nuclear norm of A B', so no matrix square root, no epsilon and no clampin
 covariance (n <= d, a feature that never fires) is as exact as any other. Covariances have ddof 1.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from diffusion.metrics import jackknife
-
-SPLITS = 10
-
-
-@dataclass(frozen=True)
-class Floor:
-    """FD against what two halves of the real images score against each other.
-
-    Attributes:
-      n: images on each side.
-      half: FD(n generated, n real), averaged over the splits.
-      floor: FD(n real, n other real), averaged over the same splits.
-    """
-
-    n: int
-    half: float
-    floor: float
-
-    @property
-    def excess(self) -> float:
-        return self.half - self.floor
+from diffusion.metrics.figure import Figure
+from diffusion.metrics.nuclear import factor, root_trace, shared
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """FD of features x [n d] and y [m d], both n, m >= 2, in float64; can be -1e-15 of the trace, never NaN.
+    """FD of features x [n d] and y [m d], both n, m >= 2, in float64; can be -1e-10 of the trace, never NaN.
 
     Raises:
       ValueError: fewer than two rows on a side, or widths that differ.
     """
-    x, y = _checked(x, "x"), _checked(y, "y")
-    return _distance(x.mean(0), _factor(x), y.mean(0), _factor(y))
+    x, y = _checked(x, y)
+    a, b = _scaled(x), _scaled(y)
+    return float(np.sum((x.mean(0) - y.mean(0)) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * shared(a, b))
 
 
 def frechet_from_statistics(mean_x: np.ndarray, cov_x: np.ndarray, mean_y: np.ndarray, cov_y: np.ndarray) -> float:
     """FD of N(mean_x [d], cov_x [d d]) and N(mean_y, cov_y).
 
     Raises:
-      ValueError: a covariance that is not symmetric and positive semi-definite.
+      ValueError: a covariance that is not symmetric and positive semi-definite, or widths that differ.
     """
-    means = np.asarray(mean_x, np.float64), np.asarray(mean_y, np.float64)
-    return _distance(means[0], _root(cov_x, "cov_x"), means[1], _root(cov_y, "cov_y"))
+    mean_x, mean_y = np.asarray(mean_x, np.float64), np.asarray(mean_y, np.float64)
+    a, b = _root(cov_x, "cov_x"), _root(cov_y, "cov_y")
+    if not len(mean_x) == len(mean_y) == a.shape[1] == b.shape[1]:
+        raise ValueError(f"means have {len(mean_x)} and {len(mean_y)} columns, covariances {len(a)} and {len(b)}")
+    root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    return float(np.sum((mean_x - mean_y) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * root)
 
 
-def frechet_se(x: np.ndarray, y: np.ndarray) -> float:
+def frechet(x: np.ndarray, y: np.ndarray) -> Figure:
+    """``frechet_distance`` with its error; with two rows on a side there is none."""
+    value = frechet_distance(x, y)
+    few = min(len(x), len(y)) < 3
+    return Figure(
+        value,
+        None if few else frechet_se(x, y, value),
+        *(len(x), len(y)),
+        reason="the error needs 3 images a side" if few else "",
+    )
+
+
+def frechet_se(x: np.ndarray, y: np.ndarray, value: float | None = None) -> float:
     """Standard error of ``frechet_distance(x, y)`` over draws of both sides, by a 20-group jackknife.
 
-    Raises:
-      ValueError: fewer than three rows on a side.
-    """
-    x, y = _checked(x, "x", least=3), _checked(y, "y", least=3)
-    value = frechet_distance(x, y)
-    without_x = _leave_out(x, lambda rest: frechet_distance(rest, y))
-    without_y = _leave_out(y, lambda rest: frechet_distance(x, rest))
-    return float(np.sqrt(sum(jackknife.variance(value, *part) for part in (without_x, without_y))))
-
-
-def half_split(generated: np.ndarray, reals: np.ndarray, rng: np.random.Generator) -> Floor:
-    """The real-against-real floor, averaged over ten random splits.
-
-    Each split deals the reals into two disjoint sets and draws as many generated images. The sets are halves
-    of the reals, or as large as the generated set where the reals are at least twice as many.
-
     Args:
-      generated: f[n d].
-      reals: f[m d], every real image of the class.
+      value: the distance, where it is known already.
 
     Raises:
-      ValueError: fewer than two images on a side.
+      ValueError: fewer than three rows on a side, or widths that differ.
     """
-    n = min(len(generated), len(reals) // 2)
-    halves, floors = [], []
-    for _ in range(SPLITS):
-        order = rng.permutation(len(reals))
-        one, other = reals[order[:n]], reals[order[n : 2 * n]]
-        halves.append(frechet_distance(generated[rng.permutation(len(generated))[:n]], one))
-        floors.append(frechet_distance(one, other))
-    return Floor(n, float(np.mean(halves)), float(np.mean(floors)))
+    x, y = _checked(x, y, least=3)
+    value = frechet_distance(x, y) if value is None else value
+    return float(np.sqrt(sum(jackknife.variance(value, *_leave_out(*sides)) for sides in ((x, y), (y, x)))))
 
 
-def _distance(mean_x: np.ndarray, a: np.ndarray, mean_y: np.ndarray, b: np.ndarray) -> float:
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"features have {a.shape[1]} columns on one side and {b.shape[1]} on the other")
-    shared = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    return float(np.sum((mean_x - mean_y) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * shared)
+def _leave_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(f[g] FD without each group of x's rows, to some 1e-7 of the traces, i[g] rows in each group).
+
+    With B'B = Sy the shared trace is the sum of the roots of the eigenvalues of B Sx B', the covariance of z = B x.
+    What leaving a group out changes is taken off sums that are made once, so that the rows are read once.
+    """
+    groups = jackknife.group_of(len(x))
+    sizes = np.bincount(groups)
+    centre, own = x.mean(0), _scaled(y)
+    x, shift, trace_y = x - centre, centre - y.mean(0), np.sum(own**2)
+    sums = np.array([x[groups == g].sum(0) for g in range(len(sizes))])
+    squares = np.bincount(groups, weights=np.sum(x**2, axis=1))
+    few = len(x) <= min(own.shape)
+    z = x @ factor(own).T
+    roots = _few_rows(z, groups) if few else _many_rows(z, groups, null=len(y) <= y.shape[1])
+    rest = len(x) - sizes
+    means = -sums / rest[:, None]
+    traces = (squares.sum() - squares - rest * np.sum(means**2, axis=1)) / (rest - 1)
+    return np.sum((means + shift) ** 2, axis=1) + traces + trace_y - 2 * roots, sizes
 
 
-def _factor(x: np.ndarray) -> np.ndarray:
-    """A [min(n, d) d] with A'A = cov(x); for n > d the triangle of a QR, which loses nothing to squaring."""
-    centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
-    return centred if len(x) <= x.shape[1] else np.linalg.qr(centred, mode="r")
+def _few_rows(z: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    inner, found = z @ z.T, []
+    for g in range(groups.max() + 1):
+        keep = groups != g
+        part = inner[np.ix_(keep, keep)]
+        part = part - part.mean(0) - part.mean(1)[:, None] + part.mean()
+        found.append(root_trace(part / (len(part) - 1), 0.0, null=True)[0])
+    return np.array(found)
+
+
+def _many_rows(z: np.ndarray, groups: np.ndarray, null: bool) -> np.ndarray:
+    whole, found = z.T @ z, []
+    for g in range(groups.max() + 1):
+        out = z[groups == g]
+        rest = len(z) - len(out)
+        mean = -out.sum(0) / rest
+        part = (whole - out.T @ out - rest * np.outer(mean, mean)) / (rest - 1)
+        found.append(root_trace(part, 0.0, null)[0])
+    return np.array(found)
+
+
+def _scaled(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(0)) / np.sqrt(len(x) - 1)
 
 
 def _root(cov: np.ndarray, name: str) -> np.ndarray:
@@ -114,14 +121,11 @@ def _root(cov: np.ndarray, name: str) -> np.ndarray:
     return np.sqrt(np.abs(values))[:, None] * vectors.T
 
 
-def _leave_out(x: np.ndarray, statistic) -> tuple[np.ndarray, np.ndarray]:
-    groups = jackknife.group_of(len(x))
-    sizes = np.bincount(groups)
-    return np.array([statistic(x[groups != g]) for g in range(len(sizes))]), sizes
-
-
-def _checked(x: np.ndarray, name: str, least: int = 2) -> np.ndarray:
-    x = np.asarray(x, np.float64)
-    if x.ndim != 2 or len(x) < least:
-        raise ValueError(f"FD needs at least {least} rows of features [n d] on each side; {name} has {x.shape}")
-    return x
+def _checked(x: np.ndarray, y: np.ndarray, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    for name, side in (("x", x), ("y", y)):
+        if side.ndim != 2 or len(side) < least:
+            raise ValueError(f"FD needs at least {least} rows of features [n d] on each side; {name} has {side.shape}")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"features have {x.shape[1]} columns on one side and {y.shape[1]} on the other")
+    return x, y

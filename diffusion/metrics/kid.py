@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusion.metrics import jackknife
+from diffusion.metrics.figure import Figure
 
 CHUNK = 1024  # rows of the kernel matrix in memory at once
 
@@ -32,6 +33,16 @@ def kid_with_se(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     without_y = np.array([sums.swapped().without_x(g).value() for g in range(len(sums.ny))])
     total = jackknife.variance(value, without_x, sums.nx) + jackknife.variance(value, without_y, sums.ny)
     return value, float(np.sqrt(total))
+
+
+def kid_figure(x: np.ndarray, y: np.ndarray) -> Figure:
+    """KID with its error; None with a reason where there are too few rows."""
+    counts = (len(x), len(y))
+    if min(counts) < 2:
+        return Figure(None, None, *counts, reason=f"{min(counts)} images a side are too few")
+    if min(counts) < 3:
+        return Figure(kid(x, y), None, *counts, reason="the error needs 3 images a side")
+    return Figure(*kid_with_se(x, y), *counts)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from diffusion.metrics.fd import frechet_distance, frechet_from_statistics, frechet_se, half_split
+from diffusion.metrics.fd import frechet_distance, frechet_from_statistics, frechet_se
+from diffusion.metrics.floor import half_split
 
 SHAPES = [(10, 10, 30), (200, 200, 20), (12, 31, 30), (40, 200, 30), (100, 17, 16)]  # n, m, d
 
@@ -112,6 +113,19 @@ def test_too_few_rows(n, m):
 def test_widths_must_agree():
     with pytest.raises(ValueError, match="3 columns on one side and 4"):
         frechet_distance(np.ones((5, 3)), np.ones((5, 4)))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 3, 8), (25, 60, 40), (60, 25, 40)])
+def test_error_is_the_jackknife_of_the_distance(shape):
+    x, y = draw(*shape)
+    value, total = frechet_distance(x, y), 0.0
+    for z, distance in ((x, lambda rest: frechet_distance(rest, y)), (y, lambda rest: frechet_distance(x, rest))):
+        group = np.arange(len(z)) % min(20, len(z))
+        h = len(z) / np.bincount(group)
+        without = np.array([distance(z[group != g]) for g in range(len(h))])
+        pseudo = h * value - (h - 1) * without
+        total += np.mean((pseudo - np.average(pseudo, weights=1 / h)) ** 2 / (h - 1))
+    assert frechet_se(x, y) == pytest.approx(np.sqrt(total), rel=1e-5)
 
 
 @pytest.mark.parametrize("n, m, d", [(33, 33, 16), (30, 47, 64), (120, 60, 8)])

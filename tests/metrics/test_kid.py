@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from diffusion.metrics import kid as module
+from diffusion.metrics import kid_subsets as subsets
 from diffusion.metrics.kid import kid, kid_with_se
 
 
@@ -61,3 +62,25 @@ def test_too_few_rows():
         kid_with_se(np.ones((2, 3)), np.ones((5, 3)))
     with pytest.raises(ValueError, match="3 columns on one side and 4"):
         kid(np.ones((5, 3)), np.ones((5, 4)))
+
+
+def test_subsets_as_papers_print_them(monkeypatch):
+    monkeypatch.setattr(subsets, "SIZE", 20)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 4)), rng.normal(size=(50, 4)) + 1
+    mean, spread = subsets.kid_subsets(x, y, np.random.default_rng(1))
+    draw = np.random.default_rng(1)
+    values = [kid(x[draw.choice(60, 20, replace=False)], y[draw.choice(50, 20, replace=False)]) for _ in range(100)]
+    assert (mean.value, spread.value) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values)))
+    assert mean.value == pytest.approx(kid(x, y), rel=0.2) and mean.se is spread.se is None
+    assert (mean.n_gen, mean.n_real) == (60, 50)
+
+
+@pytest.mark.parametrize("n, m", [(20, 20), (9, 9), (9, 30)])
+def test_a_subset_that_is_the_whole_set_has_no_deviation(n, m, monkeypatch):
+    monkeypatch.setattr(subsets, "SIZE", 20)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(n, 4)), rng.normal(size=(m, 4))
+    mean, spread = subsets.kid_subsets(x, y, rng)
+    assert spread.value is None and "no meaning" in spread.reason
+    assert mean.value == pytest.approx(kid(x, y), abs=1e-12 if n == m else 0.2)

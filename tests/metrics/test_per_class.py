@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from diffusion.metrics import Features, fid, frechet, measure
+from diffusion.metrics import Features, Figure, fid, frechet, measure
 from diffusion.metrics.accuracy import accuracy
 from diffusion.metrics.fd import frechet_distance, frechet_se
 from diffusion.metrics.kid import kid, kid_with_se
-from diffusion.metrics.per_class import aggregate, match_classes
+from diffusion.metrics.matching import match_classes
+from diffusion.metrics.per_class import aggregate
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -46,7 +47,7 @@ def test_classes_of_7_25_and_100():
 def test_matching_draws_reals_without_replacement_and_by_seed_and_label():
     real, generated = features({0: 50, 1: 50}, 0), features({0: 20, 1: 50}, 1)
     first, second = match_classes(generated, real, NAMES, seed=3)
-    assert len(np.unique(first.real, axis=0)) == 20 and len(first.reals) == 50
+    assert len(np.unique(first.real, axis=0)) == 20 and len(first.strata[0][1]) == 50
     assert set(map(tuple, first.real)) <= set(map(tuple, real.of(0)))
     np.testing.assert_array_equal(second.real, real.of(1))
     alone = match_classes(features({0: 20}, 1), Features(real.of(0), np.zeros(50, int), "cls-toy-0"), seed=3)
@@ -73,7 +74,8 @@ def test_more_generated_than_real_is_matched_too():
 def test_tiny_classes_have_none_and_a_reason(n, missing):
     scores = measure(features({0: n, 1: 30}, 0), features({0: n + (n == 0), 1: 30}, 1), NAMES)
     row = scores.rows[0]
-    assert {key for key, value in vars(row).items() if value is None} == missing
+    not_asked = {"density", "coverage", "coverage_expected"}
+    assert {key for key, value in vars(row).items() if value is None} == missing | not_asked
     assert bool(row.reason) == bool(missing) and row.flag == "unreliable"
     nulls = {key for key, value in scores.values.items() if value is None}
     assert set(scores.reasons) == nulls and "fd/se" in nulls
@@ -152,8 +154,8 @@ def test_what_does_not_compare_is_refused(generated, real, names, said):
 
 
 def test_unknown_metric():
-    with pytest.raises(ValueError, match=r"unknown metrics \['is'\]; known are .*'fd'"):
-        measure(features({0: 5}, 0), features({0: 5}, 0), metrics=("fd", "is"))
+    with pytest.raises(ValueError, match=r"unknown metrics \['isc'\]; known are .*'fd'"):
+        measure(features({0: 5}, 0), features({0: 5}, 0), metrics=("fd", "isc"))
 
 
 def test_aggregate():
@@ -167,12 +169,8 @@ def test_aggregate():
 
 def test_accuracy():
     asked, predicted = np.array([0, 0, 2, 2, 2, 2]), np.array([0, 1, 2, 2, 2, 0])
-    assert accuracy(predicted, asked, NAMES) == {
-        "accuracy": pytest.approx(4 / 6),
-        "accuracy/class/ant": 0.5,
-        "accuracy/class/cat": 0.75,
-    }
-    assert "accuracy/class/2" in accuracy(predicted, asked)
+    assert accuracy(predicted, asked) == Figure(4 / 6, pytest.approx(np.std(predicted == asked, ddof=1) / 6**0.5), 6)
+    assert accuracy(predicted[:1], asked[:1]) == Figure(1.0, None, 1, reason="no error from one image")
     for bad in (predicted[:3], predicted[:0]):
         with pytest.raises(ValueError, match="one prediction per asked label"):
             accuracy(bad, asked)
@@ -180,6 +178,8 @@ def test_accuracy():
 
 def test_accuracy_is_a_row_of_the_table():
     generated = features({0: 5, 1: 15}, 0)
-    scores = measure(generated, features({0: 5, 1: 15}, 1), NAMES, ("accuracy",), predicted=np.zeros(20, int))
+    scores = measure(
+        generated, features({0: 5, 1: 15}, 1), NAMES, ("accuracy",), outputs={"classes": np.zeros(20, int)}
+    )
     assert scores.values == {"accuracy": 0.25, "accuracy/class/ant": 1.0, "accuracy/class/bee": 0.0}
     assert scores.rows[0].fd is None
