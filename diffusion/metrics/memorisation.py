@@ -6,7 +6,7 @@ import numpy as np
 
 from diffusion.metrics import jackknife
 from diffusion.metrics.distances import nearest
-from diffusion.metrics.fd import frechet_distance
+from diffusion.metrics.fd import frechet_distance, leave_out
 from diffusion.metrics.figure import Figure
 
 COPY = 1 / 3  # Yoon et al. 2023, Diffusion probabilistic models generalize when they fail to memorize
@@ -89,25 +89,16 @@ def held_out_gap(generated: np.ndarray, train: np.ndarray, held_out: np.ndarray,
     n = min(len(train), len(held_out))
     if min(n, len(generated)) < 3:
         raise ValueError(f"the gap needs at least 3 images on each side; got {len(generated)}, {len(held_out)}, {n}")
+    generated = np.asarray(generated, np.float64)
     train, held_out = (np.asarray(x, np.float64)[np.sort(rng.permutation(len(x))[:n])] for x in (train, held_out))
-    sides = [np.asarray(generated, np.float64), train, held_out]
-    value = _gap(*sides)
-    variance = sum(_variance(value, sides, which) for which in range(3))
+    to_held_out, to_train = (frechet_distance(generated, real) for real in (held_out, train))
+    value = to_held_out - to_train
+    # what leaving out a group of one side changes: of the generated both distances, of a real set its own
+    (without, sizes), (other, _) = leave_out(generated, held_out), leave_out(generated, train)
+    variance = jackknife.variance(value, without - other, sizes)
+    variance += jackknife.variance(to_held_out, *leave_out(held_out, generated))
+    variance += jackknife.variance(to_train, *leave_out(train, generated))
     return Figure(value, float(np.sqrt(variance)), len(generated), n)
-
-
-def _gap(generated: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> float:
-    return frechet_distance(generated, held_out) - frechet_distance(generated, train)
-
-
-def _variance(value: float, sides: list[np.ndarray], which: int) -> float:
-    """Of the gap over draws of one of its sides."""
-    groups = jackknife.group_of(len(sides[which]))
-    sizes = np.bincount(groups)
-    left_out = [
-        _gap(*(side[groups != g] if i == which else side for i, side in enumerate(sides))) for g in range(len(sizes))
-    ]
-    return jackknife.variance(value, np.array(left_out), sizes)
 
 
 def _percent(which: np.ndarray, n: int, n_train: int) -> Figure:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from diffusion.metrics import jackknife
 from diffusion.metrics.fd import frechet_distance
 from diffusion.metrics.memorisation import held_out_gap, neighbours
 
@@ -69,6 +70,25 @@ def test_the_error_of_the_gap():
     gaps = [held_out_gap(*sets(60, 3, seed), np.random.default_rng(0)) for seed in range(60)]
     spread = np.std([gap.value for gap in gaps], ddof=1)
     assert np.mean([gap.se for gap in gaps]) == pytest.approx(spread, rel=0.3)
+
+
+def test_the_error_of_the_gap_against_a_direct_jackknife():
+    """Each side loses one group at a time and both distances are taken anew."""
+    rng = np.random.default_rng(4)
+    sides = [rng.normal(size=(n, 4)) for n in (31, 25, 25)]  # generated, training, held out
+
+    def gap(generated, train, held_out):
+        return frechet_distance(generated, held_out) - frechet_distance(generated, train)
+
+    total = 0.0
+    for i, side in enumerate(sides):
+        groups = jackknife.group_of(len(side))
+        left_out = [gap(*sides[:i], side[groups != g], *sides[i + 1 :]) for g in range(20)]
+        total += jackknife.variance(gap(*sides), np.array(left_out), np.bincount(groups))
+    found = held_out_gap(*sides, np.random.default_rng(0))
+    assert found.value == pytest.approx(gap(*sides), rel=1e-9)
+    # held_out_gap keeps the order of rows, hence their groups
+    assert found.se == pytest.approx(np.sqrt(total), rel=1e-5)
 
 
 def test_twins_in_the_training_set():
