@@ -53,9 +53,10 @@ class Neighbours:
         }
 
     def suspicious(self, count: int) -> list[tuple[int, int, float]]:
-        """The pairs of lowest ratio, the worst first: (generated index, training index, ratio)."""
-        worst = np.lexsort((self.distance, self.ratio))[:count]
-        return [(int(i), int(self.index[i]), float(self.ratio[i])) for i in worst]
+        """The pairs of lowest finite ratio, the worst first: (generated index, training index, ratio)."""
+        ratio = self.ratio
+        worst = [i for i in np.lexsort((self.distance, ratio)) if np.isfinite(ratio[i])][:count]
+        return [(int(i), int(self.index[i]), float(ratio[i])) for i in worst]
 
     def _median(self, ratio: np.ndarray) -> Figure:
         n, middle = len(ratio), float(np.median(ratio))
@@ -89,16 +90,17 @@ def held_out_gap(generated: np.ndarray, train: np.ndarray, held_out: np.ndarray,
     n = min(len(train), len(held_out))
     if min(n, len(generated)) < 3:
         raise ValueError(f"the gap needs at least 3 images on each side; got {len(generated)}, {len(held_out)}, {n}")
-    generated = np.asarray(generated, np.float64)
     train, held_out = (np.asarray(x, np.float64)[np.sort(rng.permutation(len(x))[:n])] for x in (train, held_out))
-    to_held_out, to_train = (frechet_distance(generated, real) for real in (held_out, train))
-    value = to_held_out - to_train
-    # what leaving out a group of one side changes: of the generated both distances, of a real set its own
-    (without, sizes), (other, _) = leave_out(generated, held_out), leave_out(generated, train)
-    variance = jackknife.variance(value, without - other, sizes)
-    variance += jackknife.variance(to_held_out, *leave_out(held_out, generated))
-    variance += jackknife.variance(to_train, *leave_out(train, generated))
-    return Figure(value, float(np.sqrt(variance)), len(generated), n)
+    generated = np.asarray(generated, np.float64)
+    far, near = frechet_distance(generated, held_out), frechet_distance(generated, train)
+    (without_far, sizes), (without_near, _) = leave_out(generated, held_out), leave_out(generated, train)
+    without_held_out, without_train = leave_out(held_out, generated), leave_out(train, generated)
+    variance = (
+        jackknife.variance(far - near, without_far - without_near, sizes)
+        + jackknife.variance(far, *without_held_out)
+        + jackknife.variance(near, *without_train)
+    )
+    return Figure(far - near, float(np.sqrt(variance)), len(generated), n)
 
 
 def _percent(which: np.ndarray, n: int, n_train: int) -> Figure:
