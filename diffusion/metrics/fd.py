@@ -60,14 +60,14 @@ def frechet_se(x: np.ndarray, y: np.ndarray, value: float | None = None) -> floa
     """
     x, y = _checked(x, y, least=3)
     value = frechet_distance(x, y) if value is None else value
-    return float(np.sqrt(sum(jackknife.variance(value, *_leave_out(*sides)) for sides in ((x, y), (y, x)))))
+    return float(np.sqrt(sum(jackknife.variance(value, *leave_out(*sides)) for sides in ((x, y), (y, x)))))
 
 
-def _leave_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(f[g] FD without each group of x's rows, to some 1e-7 of the traces, i[g] rows in each group).
+def leave_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(f[g] FD(x, y) without each jackknife group of x's rows, to some 1e-7 of the traces; i[g] rows in each group).
 
     With B'B = Sy the shared trace is the sum of the roots of the eigenvalues of B Sx B', the covariance of z = B x.
-    What leaving a group out changes is taken off sums that are made once, so that the rows are read once.
+    What leaving a group out changes is taken off sums that are made once.
     """
     groups = jackknife.group_of(len(x))
     sizes = np.bincount(groups)
