@@ -21,7 +21,7 @@ LAYERS = (
     environment window cluster launchers disk filelist agreement stepfolder saving feature_chunks
     batch_losses reduction inspection snapshots posthoc sample_step start_images
     canvas eval_console eval_pooled class_figure eval_curves eval_sheets weight_files tensor_files plan given_images
-    reference_statistics""",
+    reference_statistics tokeniser""",
     "program",
     "build",
     """generate evaluate feed runs drawing networks reference subjects compared variants validation evaluations

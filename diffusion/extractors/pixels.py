@@ -1,34 +1,27 @@
-"""The images themselves as features: nearest neighbours in pixels need no weights."""
+"""What published networks want of an image before they see it."""
 
-import hashlib
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 
-from diffusion.extractors.extractor import Extractor, Given, check_images
-from diffusion.types import Array, Frozen
+from diffusion.extractors.extractor import check_images
+from diffusion.types import Array
 
 
-def pixels(given: Given, *, side: int = 32) -> Extractor:
-    """Pixels in [0, 1], of an image reduced to at most ``side`` by ``side``, as f32[b side*side*c].
+def three_channels(images: Array) -> Array:
+    """u8[b h w 1 or 3] -> u8[b h w 3]; grey is repeated.
 
     Raises:
-      ValueError: a side below 1.
+      TypeError: not uint8 [b h w c], or another number of channels.
     """
-    if side < 1:
-        raise ValueError(f"side is {side}; at least 1 is needed")
+    check_images(images)
+    if images.shape[3] not in (1, 3):
+        raise TypeError(f"this extractor takes images of 1 or 3 channels; got {images.shape[3]}")
+    return jnp.broadcast_to(images, (*images.shape[:3], 3))
 
-    def extract(frozen: Frozen, images: Array) -> dict[str, Array]:
-        check_images(images)
-        b, h, w, c = images.shape
-        x = images.astype(jnp.float32) / 255
-        reduced = jax.image.resize(x, (b, min(h, side), min(w, side), c), "linear", antialias=True)
-        return {"features": reduced.reshape(b, -1)}
 
-    about = {
-        "tap": "pixels",
-        "normalisation": "x / 255",
-        "resize": f"linear, antialiased, to {side}",
-        "precision": "float32",
-    }
-    return Extractor(f"pixels-{side}", hashlib.sha256().hexdigest(), {}, extract, about)
+def normalised(images: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """u8[b h w c] -> f32: (x / 255 - mean) / std, channel by channel."""
+    scaled = images.astype(jnp.float32) / 255
+    mean, std = (jnp.array(numbers, jnp.float32)[None, None, None] for numbers in (mean, std))
+    return (scaled - mean) / std
