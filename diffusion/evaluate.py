@@ -136,6 +136,8 @@ def check(program: Program) -> None:
         if n < METRICS[metric].least:
             least = METRICS[metric].least
             raise ConfigError("eval.metrics", f"{metric} needs at least {least} images a side; {n} are compared")
+        if "text" in METRICS[metric].needs:
+            networks[e.network(metric)].tokenise(["a"])
     if e.reference and is_ours(e.reference):
         reals(program, networks, e.streamed[0], e.reference_split)
     elif e.reference:

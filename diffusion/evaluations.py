@@ -1,6 +1,7 @@
 """Evaluations as events: every variant of a sweep, its files, its figures and its table."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -25,9 +26,24 @@ from diffusion.writers import MultiWriter
 LOGGED = ("class/", "group/")  # of a sweep, figures of these stand in its files alone
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What one event found.
+
+    Attributes:
+      values: the metrics, by logged name.
+      points: the figures over all classes, for a curve.
+      extractor: whose features were compared.
+    """
+
+    values: dict[str, float | None]
+    points: list[Point]
+    extractor: str
+
+
 def evaluation(
     program: Program, weights: Mapping[str, Params], step: int, writers: MultiWriter, between: Callable[[], None]
-) -> tuple[dict[str, float | None], list[Point]]:
+) -> Evaluated:
     """Evaluate the run's own average and scale and those of the sweep, write and show what was found.
 
     ``between`` is called between two batches; what it raises ends the evaluation, which then goes on another time.
@@ -53,7 +69,7 @@ def evaluation(
     evaluate.forget(program)
     values = of_first(values)
     writers.write(step, values)
-    return values, points
+    return Evaluated(values, points, report.scores.extractor)
 
 
 def publish(

@@ -208,7 +208,7 @@ class Loop:
             if due["sample"]:
                 events.sample_grid(p, weights, step, self.log.writers, between)
             if due["eval"]:
-                values |= evaluations.evaluation(p, state.ema, step, self.log.writers, between)[0]
+                values |= evaluations.evaluation(p, state.ema, step, self.log.writers, between).values
             if due["plateau"]:
                 state = self._observe(values.get("val/loss"))
                 self.since_observed = Window(0)

@@ -38,7 +38,7 @@ def weights(p, seed=0):
 def test_classes_of_7_25_and_600_have_their_counts_flags_and_figures(tmp_path, uneven, capsys):
     p = of(tmp_path / "run", uneven)
     params = {"ema": weights(p)}
-    values, _ = evaluations.evaluation(p, params, 0, MultiWriter([]), lambda: None)
+    values = evaluations.evaluation(p, params, 0, MultiWriter([]), lambda: None).values
     said = capsys.readouterr().out
     body = json.loads((tmp_path / "run/eval/step_00000000.json").read_text())
     rows = list(csv.DictReader((tmp_path / "run/eval/step_00000000_classes.csv").read_text().splitlines()))
@@ -236,7 +236,7 @@ REFUSED = [
     ({"eval__metrics": "clip_score"}, "eval.clip.weights: "),
     ({"eval__metrics": "lpips", "eval__perceptual": "lpips"}, "eval.lpips.weights: "),
     ({"eval__metrics": "paired"}, "eval.metrics: paired compares images with the very ones they stand for"),
-    ({"eval__metrics": "kid_subsets", "eval__num_samples_per_class": 1}, "eval.metrics: "),
+    ({"eval__metrics": "fd_infinity"}, "eval.metrics: fd_infinity needs at least 5000 images a side; 30 are compared"),
 ]
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from diffusion.metrics.accuracy import accuracy
+from diffusion.metrics.clip_metrics import clip_score, cmmd
 from diffusion.metrics.comparison import Comparison, Measured
 from diffusion.metrics.diversity import mean_distance, vendi
 from diffusion.metrics.fd import frechet
@@ -72,6 +73,16 @@ def share_as_asked(c: Comparison) -> Measured:
 
 def inception(c: Comparison) -> Measured:
     return Measured({"is": inception_score(c.given.outputs["logits"], c.seed)})
+
+
+def clip_discrepancy(c: Comparison) -> Measured:
+    """``cmmd`` as published, the V-statistic, and ``cmmd_unbiased``, the U-statistic."""
+    found = cmmd(c.pooled.generated, c.pooled.real)
+    return Measured({"cmmd": found["cmmd_v"], "cmmd_unbiased": found["cmmd_u"]})
+
+
+def agreement_with_text(c: Comparison) -> Measured:
+    return Measured({"clip_score": clip_score(c.generated.values, c.given.text)})
 
 
 def lpips(c: Comparison) -> Measured:

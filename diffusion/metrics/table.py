@@ -96,6 +96,8 @@ def _neighbours(name: str) -> tuple[Figured, ...]:
     return tuple(_alone(f"{name}_{figure}", way) for figure, way in better.items())
 
 
+CMMD = "CMMD of a class is a figure of few images in a wide space: take kid, which stands per class"
+
 METRICS = {
     "fd": Metric(rows.fd, (Figured("fd", "min"), Figured("fd_excess", "min", pooled=False))),
     "fid": Metric(
@@ -143,6 +145,21 @@ METRICS = {
         least=LEAST_IS,
         network="inception",
         about="the Inception Score is defined on Inception's logits; these come from {}",
+    ),
+    "cmmd": Metric(
+        rows.clip_discrepancy,
+        (_alone("cmmd", "min", CMMD), _alone("cmmd_unbiased", "min", CMMD)),
+        least=3,
+        network="clip",
+        about="CMMD is defined on CLIP's embeddings; these come from {}: take kid",
+    ),
+    "clip_score": Metric(
+        rows.agreement_with_text,
+        (_alone("clip_score", "max"),),
+        needs=("text",),
+        least=1,
+        network="clip",
+        about="the CLIP score is defined on CLIP's embeddings; these come from {}",
     ),
     "lpips": Metric(
         rows.lpips,

@@ -12,9 +12,9 @@ import numpy as np
 from diffusion import events, feed, runs
 from diffusion.drawing import asked_drawing
 from diffusion.errors import ConfigError
-from diffusion.eval_curves import Point, curve_figure, write_curve
+from diffusion.eval_curves import curve_figure, write_curve
 from diffusion.evaluate import check
-from diffusion.evaluations import evaluation, save_figure
+from diffusion.evaluations import Evaluated, evaluation, save_figure
 from diffusion.generate import asked_labels, images
 from diffusion.modes.of_images import evaluate_images
 from diffusion.pictures import save_png
@@ -45,21 +45,22 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     steps = [program.eval.step]
     if program.eval.step == "all":
         steps = [str(step) for step in sorted(runs.checkpoints(program, read_only=True).all_steps())]
-    points = [point for step in steps for point in _evaluated(program, step, stop)]
+    found = [_evaluated(program, step, stop) for step in steps]
     folder = program.workdir / "eval"
     say(f"It wrote:\n  {folder}/")
     if len(steps) > 1 and jax.process_index() == 0:
+        points = [point for one in found for point in one.points]
         write_curve(folder / "curve.csv", points)
-        save_figure(folder / "curve.png", curve_figure(points, points[0].extractor))
+        save_figure(folder / "curve.png", curve_figure(points, found[0].extractor))
 
 
-def _evaluated(program: Program, step: str, stop: StopRequest) -> list[Point]:
-    """The figures of one checkpoint."""
+def _evaluated(program: Program, step: str, stop: StopRequest) -> Evaluated:
+    """One checkpoint."""
     use = program.optimiser.averages.use
     params, meta, found = runs.ema_weights(program, step)
     weights = {use: params} | {name: runs.ema_weights(program, str(found), name).state for name in program.eval.emas}
     with contextlib.closing(_writers(program, meta)) as writers:
-        return evaluation(program, weights, found, writers, stop.check)[1]
+        return evaluation(program, weights, found, writers, stop.check)
 
 
 def _writers(program: Program, meta: Mapping[str, Any]) -> MultiWriter:
