@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion.metrics import jackknife
 from diffusion.metrics.figure import Figure
-from diffusion.metrics.nuclear import factor, root_trace, shared
+from diffusion.metrics.nuclear import factor, root_trace, shared, shared_of_roots
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -33,8 +33,7 @@ def frechet_from_statistics(mean_x: np.ndarray, cov_x: np.ndarray, mean_y: np.nd
     a, b = _root(cov_x, "cov_x"), _root(cov_y, "cov_y")
     if not len(mean_x) == len(mean_y) == a.shape[1] == b.shape[1]:
         raise ValueError(f"means have {len(mean_x)} and {len(mean_y)} columns, covariances {len(a)} and {len(b)}")
-    root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    return float(np.sum((mean_x - mean_y) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * root)
+    return float(np.sum((mean_x - mean_y) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * shared_of_roots(a, b))
 
 
 def frechet(x: np.ndarray, y: np.ndarray) -> Figure:

@@ -67,22 +67,35 @@ def share_as_asked(c: Comparison) -> Measured:
     predicted, asked = c.given.outputs["classes"], c.generated.labels
     figures = {"accuracy": accuracy(predicted, asked)}
     for where, own in c.by_label(asked).items():
-        figures[f"accuracy/{where}"] = accuracy(predicted[own], asked[own])
+        if own.any():
+            figures[f"accuracy/{where}"] = accuracy(predicted[own], asked[own])
     return Measured(figures)
+
+
+def clip_scores(c: Comparison) -> Measured:
+    """Of all generated images with their texts, of each class and of each group."""
+    images, texts = c.generated.values, c.given.text
+    figures = {"clip_score": clip_score(images, texts)}
+    for where, own in (c.by_label(c.generated.labels) if c.classes else {}).items():
+        if own.any():
+            figures[f"clip_score/{where}"] = clip_score(images[own], texts[own])
+    return Measured(figures)
+
+
+def cmmds(c: Comparison) -> Measured:
+    """``cmmd`` as published, and ``cmmd_unbiased`` for few images."""
+
+    def of(one: Match) -> tuple[Figures, Columns]:
+        if one.n < 3:
+            few = Figure(None, None, one.n, one.n, f"{one.n} images a side are too few: CMMD and its error need 3")
+            return {"cmmd": few, "cmmd_unbiased": few}, {}
+        return cmmd(one.generated, one.real), {}
+
+    return _everywhere(c, of, {"cmmd": "min", "cmmd_unbiased": "min"})
 
 
 def inception(c: Comparison) -> Measured:
     return Measured({"is": inception_score(c.given.outputs["logits"], c.seed)})
-
-
-def clip_discrepancy(c: Comparison) -> Measured:
-    """``cmmd`` as published, the V-statistic, and ``cmmd_unbiased``, the U-statistic."""
-    found = cmmd(c.pooled.generated, c.pooled.real)
-    return Measured({"cmmd": found["cmmd_v"], "cmmd_unbiased": found["cmmd_u"]})
-
-
-def agreement_with_text(c: Comparison) -> Measured:
-    return Measured({"clip_score": clip_score(c.generated.values, c.given.text)})
 
 
 def lpips(c: Comparison) -> Measured:

@@ -48,9 +48,9 @@ class Figured:
         found += [f"{self.name}/class/{name}" for name in classes]
         over = ("mean", "median", "worst") if self.over_classes else ()
         found += [f"{self.name}/{key}" for key in over if classes]
-        if self.over_classes:
-            found += [f"{self.name}/group/{name}{key}" for name in groups for key in ("", *(f"/{one}" for one in over))]
-        return found
+        return found + [
+            f"{self.name}/group/{name}{key}" for name in groups for key in ("", *(f"/{one}" for one in over))
+        ]
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,6 @@ def _neighbours(name: str) -> tuple[Figured, ...]:
     better = {"ratio_median": "max", "copied_percent": "min", "auth_percent": "max"}
     return tuple(_alone(f"{name}_{figure}", way) for figure, way in better.items())
 
-
-CMMD = "CMMD of a class is a figure of few images in a wide space: take kid, which stands per class"
 
 METRICS = {
     "fd": Metric(rows.fd, (Figured("fd", "min"), Figured("fd_excess", "min", pooled=False))),
@@ -146,20 +144,20 @@ METRICS = {
         network="inception",
         about="the Inception Score is defined on Inception's logits; these come from {}",
     ),
-    "cmmd": Metric(
-        rows.clip_discrepancy,
-        (_alone("cmmd", "min", CMMD), _alone("cmmd_unbiased", "min", CMMD)),
-        least=3,
-        network="clip",
-        about="CMMD is defined on CLIP's embeddings; these come from {}: take kid",
-    ),
     "clip_score": Metric(
-        rows.agreement_with_text,
-        (_alone("clip_score", "max"),),
+        rows.clip_scores,
+        (Figured("clip_score", "max", over_classes=False),),
         needs=("text",),
         least=1,
         network="clip",
         about="the CLIP score is defined on CLIP's embeddings; these come from {}",
+    ),
+    "cmmd": Metric(
+        rows.cmmds,
+        (Figured("cmmd", "min"), Figured("cmmd_unbiased", "min")),
+        least=3,
+        network="clip",
+        about="CMMD is defined on CLIP's embeddings; these come from {}: take kid",
     ),
     "lpips": Metric(
         rows.lpips,
