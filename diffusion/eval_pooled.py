@@ -12,6 +12,11 @@ BESIDE = {
     "vendi": ("vendi_real", "as many real images"),
     "kid_subsets_x1e3": ("kid_subsets_std_x1e3", "spread over the subsets, no error"),
 }
+NEIGHBOURS = {
+    "ratio_median": "distance to the nearest training image over that one's own; far below 1: copies",
+    "copied_percent": "lower is better; ratio below 1/3",
+    "auth_percent": "higher is better; farther from a training image than its own nearest",
+}
 NOTES = {
     "fd": "lower is better; falls with n",
     "fid": "lower is better; falls with n",
@@ -27,11 +32,9 @@ NOTES = {
     "lpips": "variety within a class",
     "vendi": "variety; grows with n",
     "clip_score": "higher is better; 100 x mean cosine",
-    "cmmd": "lower is better; x 1000, as published, above 0 at small n",
-    "cmmd_unbiased": "lower is better; x 1000, 0 for equal distributions",
-    "memorisation_ratio_median": "distance to the nearest training image over that one's own; far below 1: copies",
-    "memorisation_copied_percent": "lower is better; ratio below 1/3",
-    "memorisation_auth_percent": "higher is better; farther from a training image than its own nearest",
+    "cmmd_v": "lower is better; x 1000, as published: above 0 at small n",
+    "cmmd_u": "lower is better; x 1000, unbiased: 0 for equal distributions",
+    **{f"{kind}_{name}": note for kind in ("memorisation", "memorisation_pixels") for name, note in NEIGHBOURS.items()},
     "memorisation_gap": "FD to held-out less FD to training images; above 0: nearer to the training images",
     "nmse": "lower is better; mean over images",
     "rmse": "lower is better; mean over images",
