@@ -20,6 +20,8 @@ NEIGHBOURS = {
 NOTES = {
     "fd": "lower is better; falls with n",
     "fid": "lower is better; falls with n",
+    "fd_reference": "lower is better; to statistics of others, at their n and not at ours",
+    "fid_reference": "lower is better; to statistics of others, at their n and not at ours",
     "fd_infinity": "lower is better; a line through FD over 1/n",
     "kid_x1e3": "lower is better; 0 for equal distributions, may be below",
     "kid_subsets_x1e3": "lower is better; 100 subsets of min(1000, n)",
