@@ -1,8 +1,8 @@
 """The console's second table: figures of all images together, with errors, counts, networks and how to read them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from diffusion.eval_console import in_words
+from diffusion.eval_console import aligned, in_words
 from diffusion.metrics.figure import Figure
 
 # A figure that says how to read another one, and what to call it in that one's note; it has no line of its own.
@@ -66,7 +66,7 @@ def pooled_table(
         return f"pooled ({over}): no figure"
     rows = [("pooled", "value ± se", "n gen", "n real", "network", over)]
     rows += [_row(name, figures, networks.get(name, ""), (notes or {}).get(name, "")) for name in names]
-    return "\n".join(_aligned(rows))
+    return "\n".join(aligned(rows, "<>>><<"))
 
 
 def _row(name: str, figures: Mapping[str, Figure], network: str, note: str) -> tuple[str, ...]:
@@ -77,10 +77,3 @@ def _row(name: str, figures: Mapping[str, Figure], network: str, note: str) -> t
         words.append(f"{what}: {in_words(figures[other].value, figures[other].se)}")
     counts = ["-" if n is None else f"{n:,}" for n in (figure.n_gen, figure.n_real)]
     return (name, in_words(figure.value, figure.se), *counts, network or "-", "; ".join(filter(None, words)))
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Names and words at the left of their columns, numbers at the right."""
-    wide = [max(len(row[i]) for row in rows) for i in range(5)]
-    sides = "<>>><"
-    return ["  ".join([*(f"{row[i]:{sides[i]}{wide[i]}}" for i in range(5)), row[5]]).rstrip() for row in rows]
