@@ -20,7 +20,7 @@ LAYERS = (
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
     environment window cluster launchers disk filelist agreement stepfolder saving feature_chunks
     batch_losses reduction inspection snapshots posthoc sample_step start_images weight_files tensor_files
-    canvas eval_console eval_pooled eval_tables class_figure eval_curves eval_sheets""",
+    canvas eval_console eval_pooled eval_tables class_figure eval_curves eval_sheets tokeniser""",
     "program",
     "build",
     "generate evaluate feed runs drawing",

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffusion.metrics import jackknife
 from diffusion.metrics.distances import nearest
-from diffusion.metrics.fd import frechet_distance
+from diffusion.metrics.fd import frechet_distance, leave_out
 from diffusion.metrics.figure import Figure
 
 COPY = 1 / 3  # Yoon et al. 2023, Diffusion probabilistic models generalize when they fail to memorize
@@ -90,24 +90,16 @@ def held_out_gap(generated: np.ndarray, train: np.ndarray, held_out: np.ndarray,
     if min(n, len(generated)) < 3:
         raise ValueError(f"the gap needs at least 3 images on each side; got {len(generated)}, {len(held_out)}, {n}")
     train, held_out = (np.asarray(x, np.float64)[np.sort(rng.permutation(len(x))[:n])] for x in (train, held_out))
-    sides = [np.asarray(generated, np.float64), train, held_out]
-    value = _gap(*sides)
-    variance = sum(_variance(value, sides, which) for which in range(3))
-    return Figure(value, float(np.sqrt(variance)), len(generated), n)
-
-
-def _gap(generated: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> float:
-    return frechet_distance(generated, held_out) - frechet_distance(generated, train)
-
-
-def _variance(value: float, sides: list[np.ndarray], which: int) -> float:
-    """Of the gap over draws of one of its sides."""
-    groups = jackknife.group_of(len(sides[which]))
-    sizes = np.bincount(groups)
-    left_out = [
-        _gap(*(side[groups != g] if i == which else side for i, side in enumerate(sides))) for g in range(len(sizes))
-    ]
-    return jackknife.variance(value, np.array(left_out), sizes)
+    generated = np.asarray(generated, np.float64)
+    far, near = frechet_distance(generated, held_out), frechet_distance(generated, train)
+    (without_far, sizes), (without_near, _) = leave_out(generated, held_out), leave_out(generated, train)
+    without_held_out, without_train = leave_out(held_out, generated), leave_out(train, generated)
+    variance = (
+        jackknife.variance(far - near, without_far - without_near, sizes)
+        + jackknife.variance(far, *without_held_out)
+        + jackknife.variance(near, *without_train)
+    )
+    return Figure(far - near, float(np.sqrt(variance)), len(generated), n)
 
 
 def _percent(which: np.ndarray, n: int, n_train: int) -> Figure:

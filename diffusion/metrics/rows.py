@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from diffusion.metrics.accuracy import accuracy
+from diffusion.metrics.clip_metrics import clip_score, cmmd
 from diffusion.metrics.comparison import Comparison, Measured
 from diffusion.metrics.diversity import mean_distance, vendi
 from diffusion.metrics.fd import frechet
@@ -65,8 +66,31 @@ def share_as_asked(c: Comparison) -> Measured:
     predicted, asked = c.given.outputs["classes"], c.generated.labels
     figures = {"accuracy": accuracy(predicted, asked)}
     for where, own in c.by_label(asked).items():
-        figures[f"accuracy/{where}"] = accuracy(predicted[own], asked[own])
+        if own.any():
+            figures[f"accuracy/{where}"] = accuracy(predicted[own], asked[own])
     return Measured(figures)
+
+
+def clip_scores(c: Comparison) -> Measured:
+    """Of all generated images with their texts, of each class and of each group."""
+    images, texts = c.generated.values, c.given.text
+    figures = {"clip_score": clip_score(images, texts)}
+    for where, own in (c.by_label(c.generated.labels) if c.classes else {}).items():
+        if own.any():
+            figures[f"clip_score/{where}"] = clip_score(images[own], texts[own])
+    return Measured(figures)
+
+
+def cmmds(c: Comparison) -> Measured:
+    """``cmmd_v`` as published, and ``cmmd_u`` for few images."""
+
+    def of(one: Match) -> tuple[Figures, Columns]:
+        if one.n < 3:
+            few = Figure(None, None, one.n, one.n, f"{one.n} images a side are too few: CMMD and its error need 3")
+            return {"cmmd_v": few, "cmmd_u": few}, {}
+        return cmmd(one.generated, one.real), {}
+
+    return _everywhere(c, of, {"cmmd_v": "min", "cmmd_u": "min"})
 
 
 def inception(c: Comparison) -> Measured:

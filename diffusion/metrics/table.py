@@ -48,9 +48,9 @@ class Figured:
         found += [f"{self.name}/class/{name}" for name in classes]
         over = ("mean", "median", "worst") if self.over_classes else ()
         found += [f"{self.name}/{key}" for key in over if classes]
-        if self.over_classes:
-            found += [f"{self.name}/group/{name}{key}" for name in groups for key in ("", *(f"/{one}" for one in over))]
-        return found
+        return found + [
+            f"{self.name}/group/{name}{key}" for name in groups for key in ("", *(f"/{one}" for one in over))
+        ]
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,21 @@ METRICS = {
         least=LEAST_IS,
         network="inception",
         about="the Inception Score is defined on Inception's logits; these come from {}",
+    ),
+    "clip_score": Metric(
+        rows.clip_scores,
+        (Figured("clip_score", "max", over_classes=False),),
+        needs=("text",),
+        least=1,
+        network="clip",
+        about="the CLIP score is defined on CLIP's embeddings; these come from {}",
+    ),
+    "cmmd": Metric(
+        rows.cmmds,
+        (Figured("cmmd_v", "min"), Figured("cmmd_u", "min")),
+        least=3,
+        network="clip",
+        about="CMMD is defined on CLIP's embeddings; these come from {}: take kid",
     ),
     "lpips": Metric(
         rows.lpips,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from diffusion.metrics import kid as module
 from diffusion.metrics import kid_subsets as subsets
+from diffusion.metrics import mmd
 from diffusion.metrics.kid import kid, kid_with_se
 
 
@@ -18,7 +18,7 @@ def double_loop(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("n, m", [(2, 2), (3, 7), (25, 25), (23, 41)])
 def test_agrees_with_a_double_loop(n, m, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 8)
+    monkeypatch.setattr(mmd, "CHUNK", 8)
     rng = np.random.default_rng(n)
     x, y = rng.normal(size=(n, 4)), rng.normal(size=(m, 4)) + 0.3
     assert kid(x, y) == pytest.approx(double_loop(x, y), abs=1e-12)

@@ -5,42 +5,41 @@ from diffusion.metrics import Features, Figure, fid, frechet, measure
 from diffusion.metrics.accuracy import accuracy
 from diffusion.metrics.fd import frechet_distance, frechet_se
 from diffusion.metrics.kid import kid, kid_with_se
+from diffusion.metrics.manifold import density_coverage, expected_coverage
 from diffusion.metrics.matching import match_classes
 from diffusion.metrics.per_class import aggregate
-
-NAMES = ("ant", "bee", "cat", "dog")
-
-
-def features(counts: dict[int, int], seed: int, extractor: str = "cls-toy-0", d: int = 6) -> Features:
-    """Interleaved classes, each around its own centre."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(list(counts), list(counts.values())))
-    return Features(rng.normal(size=(len(labels), d)) + labels[:, None], labels, extractor)
+from tests.metrics.feature_sets import NAMES, features
 
 
-def test_classes_of_7_25_and_100():
-    real = features({0: 7, 1: 25, 2: 100}, 0)
-    generated = features({0: 7, 1: 25, 2: 40}, 1)
-    scores = measure(generated, real, NAMES)
+@pytest.mark.parametrize("asked, n, n_floor", [(600, 600, 300), (100, 100, 100)])
+def test_classes_of_7_25_and_600(asked, n, n_floor):
+    real = features({0: 7, 1: 25, 2: 600}, 0)
+    generated = features({0: 7, 1: 25, 2: asked}, 1)
+    scores = measure(generated, real, NAMES, ("fd", "kid", "density_coverage"))
     rows = {row.name: row for row in scores.rows}
     assert [(r.name, r.n_real, r.n_gen, r.n_floor, r.flag) for r in scores.rows] == [
         ("ant", 7, 7, 3, "unreliable"),
         ("bee", 25, 25, 12, ""),
-        ("cat", 40, 40, 40, ""),
+        ("cat", n, n, n_floor, ""),
     ]
-    assert all(None not in (r.fd, r.fd_se, r.fd_excess, r.kid_x1e3, r.kid_se) for r in scores.rows)
-    assert rows["bee"].fd == pytest.approx(frechet_distance(generated.of(1), real.of(1)), rel=1e-12)
-    assert rows["bee"].kid_x1e3 == pytest.approx(1e3 * kid(generated.of(1), real.of(1)), rel=1e-12)
-    assert rows["bee"].kid_se == pytest.approx(1e3 * kid_with_se(generated.of(1), real.of(1))[1], rel=1e-12)
-    assert rows["bee"].fd_se == pytest.approx(frechet_se(generated.of(1), real.of(1)), rel=1e-12)
+    assert all(None not in vars(row).values() for row in scores.rows)
+    bee = generated.of(1), real.of(1)
+    assert rows["bee"].fd == pytest.approx(frechet_distance(*bee), rel=1e-12)
+    assert rows["bee"].kid_x1e3 == pytest.approx(1e3 * kid(*bee), rel=1e-12)
+    assert rows["bee"].kid_se == pytest.approx(1e3 * kid_with_se(*bee)[1], rel=1e-12)
+    assert rows["bee"].fd_se == pytest.approx(frechet_se(*bee), rel=1e-12)
     assert rows["bee"].fd_excess == rows["bee"].fd_half - rows["bee"].fd_floor
+    assert rows["bee"].coverage == density_coverage(*bee)["coverage"].value
+    assert rows["bee"].coverage_expected == expected_coverage(25, 25)
     total = scores.aggregates["fd"]
     assert (total.classes, total.of) == (2, 3)
     kept = [rows["bee"].fd, rows["cat"].fd]
     assert total.mean == scores.values["fd/mean"] == pytest.approx(np.mean(kept))
     assert scores.values["fd/class/ant"] == rows["ant"].fd
+    assert scores.errors["fd/class/ant"] == rows["ant"].fd_se and scores.counts["fd/class/ant"] == (7, 7)
+    assert scores.errors["fd"] > 0 and scores.counts["fd"] == (32 + n, 32 + n)
     assert total.se == pytest.approx(np.std(kept, ddof=1) / np.sqrt(2))
-    assert scores.n == 7 + 25 + 40 and not scores.balanced
+    assert scores.n == 7 + 25 + n and not scores.balanced
     assert all(type(value) is float for value in scores.values.values()) and scores.reasons == {}
 
 
