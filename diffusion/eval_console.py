@@ -16,6 +16,7 @@ COLUMNS = (  # heading, field of `ClassRow`; one that no class has is not shown
     *(("KIDe3", "kid_x1e3"), ("± se", "kid_se")),
     *(("density", "density"), ("cover", "coverage"), ("expect", "coverage_expected")),
 )
+TOO_FEW = "none: the others have fewer than 20 images"
 RANKED_BY = ("fd_excess", "fd", "kid_x1e3")  # what makes a class bad: the first of these that any class has
 
 
@@ -53,6 +54,16 @@ def in_order(rows: Sequence[ClassRow]) -> list[ClassRow]:
     return sorted(rows, key=place)
 
 
+def row_in_words(row: ClassRow) -> str:
+    """ "excess 1.43 ± 0.97, n 100": what a class is ranked by, with the error of its FD, or of its KID."""
+    named = {"fd_excess": ("excess", row.fd_se), "fd": ("FD", row.fd_se), "kid_x1e3": ("KIDe3", row.kid_se)}
+    column = column_of([row])
+    if column is None:
+        return f"no figure, n {row.n_gen}"
+    word, se = named[column]
+    return f"{word} {in_words(getattr(row, column), se)}, n {row.n_gen}"
+
+
 def worst_and_best(rows: Sequence[ClassRow], worst: int, best: int) -> tuple[list[ClassRow], list[ClassRow]]:
     """(the worst, the worst first; the best, the best last): no class is in both.
 
@@ -79,7 +90,7 @@ def console_table(
     """A fixed-width table, the worst class first, with the aggregates below; of many classes both ends alone.
 
     Args:
-      aggregates: by figure, as in ``Scores``.
+      aggregates: by figure, as in ``Scores``; those of groups stand in the JSON alone.
       extractor: stands in the header, ``FD[cls-digits-1a2b3c4d]``; "FID[...]" for Inception features.
       accuracy: share of each class read as asked, in [0, 1], by class.
       where: the file that holds every class, named where the table does not.
@@ -90,7 +101,7 @@ def console_table(
     table = _table("class", shown, distance, accuracy)
     if left_out:
         table.insert(1 + gap, left_out + (f": {where}" if where else ""))
-    return "\n".join([*lines, *table, *(_line(name, total) for name, total in aggregates.items())])
+    return "\n".join([*lines, *table, *_over_classes(aggregates)])
 
 
 def groups_table(rows: Sequence[ClassRow], extractor: str) -> str:
@@ -143,12 +154,26 @@ def _ends(ordered: Sequence[ClassRow]) -> tuple[Sequence[ClassRow], int, str]:
     return [*worst, *best], WORST, line
 
 
-def _line(name: str, total: Aggregate) -> str:
-    over = f"over {total.classes} of {total.of} classes"
-    if total.mean is None:
-        return f"{name}: no aggregate, {over} (the others have fewer than 20 images)"
-    worst = ", ".join(f"{label} {value:.3g}" for label, value in total.worst)
-    return f"{name}: mean {in_words(total.mean, total.se)}, median {total.median:.4g} {over}; worst: {worst}"
+def _over_classes(aggregates: Mapping[str, Aggregate]) -> list[str]:
+    """A line per figure: its mean over the classes, and the worst of them."""
+    rows = [
+        (
+            name,
+            in_words(total.mean, total.se),
+            in_words(total.median),
+            f"{total.classes} of {total.of}",
+            ", ".join(f"{brief(label, NAME)} {value:.3g}" for label, value in total.worst) or TOO_FEW,
+        )
+        for name, total in aggregates.items()
+        if "/" not in name
+    ]
+    return aligned([("over classes", "mean ± se", "median", "classes", "worst"), *rows], "<>>><") if rows else []
+
+
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Lines of columns, two blanks apart, each at its side, ``<`` or ``>``."""
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:{s}{w}}" for cell, s, w in zip(row, sides, wide, strict=True)).rstrip() for row in rows]
 
 
 def _number(value: float | None) -> str:

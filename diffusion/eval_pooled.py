@@ -1,8 +1,8 @@
 """The console's second table: figures of all images together, with errors, counts, networks and how to read them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from diffusion.eval_console import in_words
+from diffusion.eval_console import aligned, in_words
 from diffusion.metrics.figure import Figure
 
 # A figure that says how to read another one, and what to call it in that one's note; it has no line of its own.
@@ -12,9 +12,16 @@ BESIDE = {
     "vendi": ("vendi_real", "as many real images"),
     "kid_subsets_x1e3": ("kid_subsets_std_x1e3", "spread over the subsets, no error"),
 }
+NEIGHBOURS = {
+    "ratio_median": "distance to the nearest training image over that one's own; far below 1: copies",
+    "copied_percent": "lower is better; ratio below 1/3",
+    "auth_percent": "higher is better; farther from a training image than its own nearest",
+}
 NOTES = {
     "fd": "lower is better; falls with n",
     "fid": "lower is better; falls with n",
+    "fd_reference": "lower is better; to statistics of others, at their n and not at ours",
+    "fid_reference": "lower is better; to statistics of others, at their n and not at ours",
     "fd_infinity": "lower is better; a line through FD over 1/n",
     "kid_x1e3": "lower is better; 0 for equal distributions, may be below",
     "kid_subsets_x1e3": "lower is better; 100 subsets of min(1000, n)",
@@ -27,11 +34,9 @@ NOTES = {
     "lpips": "variety within a class",
     "vendi": "variety; grows with n",
     "clip_score": "higher is better; 100 x mean cosine",
-    "cmmd": "lower is better; x 1000, as published, above 0 at small n",
-    "cmmd_unbiased": "lower is better; x 1000, 0 for equal distributions",
-    "memorisation_ratio_median": "distance to the nearest training image over that one's own; far below 1: copies",
-    "memorisation_copied_percent": "lower is better; ratio below 1/3",
-    "memorisation_auth_percent": "higher is better; farther from a training image than its own nearest",
+    "cmmd_v": "lower is better; x 1000, as published: above 0 at small n",
+    "cmmd_u": "lower is better; x 1000, unbiased: 0 for equal distributions",
+    **{f"{kind}_{name}": note for kind in ("memorisation", "memorisation_pixels") for name, note in NEIGHBOURS.items()},
     "memorisation_gap": "FD to held-out less FD to training images; above 0: nearer to the training images",
     "nmse": "lower is better; mean over images",
     "rmse": "lower is better; mean over images",
@@ -61,7 +66,7 @@ def pooled_table(
         return f"pooled ({over}): no figure"
     rows = [("pooled", "value ± se", "n gen", "n real", "network", over)]
     rows += [_row(name, figures, networks.get(name, ""), (notes or {}).get(name, "")) for name in names]
-    return "\n".join(_aligned(rows))
+    return "\n".join(aligned(rows, "<>>><<"))
 
 
 def _row(name: str, figures: Mapping[str, Figure], network: str, note: str) -> tuple[str, ...]:
@@ -72,10 +77,3 @@ def _row(name: str, figures: Mapping[str, Figure], network: str, note: str) -> t
         words.append(f"{what}: {in_words(figures[other].value, figures[other].se)}")
     counts = ["-" if n is None else f"{n:,}" for n in (figure.n_gen, figure.n_real)]
     return (name, in_words(figure.value, figure.se), *counts, network or "-", "; ".join(filter(None, words)))
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Names and words at the left of their columns, numbers at the right."""
-    wide = [max(len(row[i]) for row in rows) for i in range(5)]
-    sides = "<>>><"
-    return ["  ".join([*(f"{row[i]:{sides[i]}{wide[i]}}" for i in range(5)), row[5]]).rstrip() for row in rows]

@@ -24,23 +24,23 @@ def scores_report(scores: Scores, prefix: str = "eval/") -> dict[str, Any]:
     """The part of the JSON that comes from the metrics.
 
     Returns:
-      {"metrics": {prefixed name: value or None}, "errors": {prefixed name: its standard error}, "n":
-      {prefixed name: [generated, real images that entered]}, "reasons": {prefixed name: why it is None},
-      "networks": {metric: whose features it was taken on}, "classes", "groups": [the CSV's columns],
-      "class_reasons": {class: why figures are None}, "aggregates": {figure: Aggregate's fields},
-      "pooled": {"n", "balanced", "equal_n"}}.
+      {"metrics": {prefixed name: value or None}, "errors": {prefixed name: standard error}, "n": {prefixed name:
+      [generated, real images or None]} but for figures of classes, "reasons": {prefixed name: why it is None},
+      "classes": [the CSV's columns], "class_reasons": {class: why figures are None}, "groups": [the same columns],
+      "aggregates": {figure: Aggregate's fields}, "pooled": {"n", "balanced", "equal_n"},
+      "networks": {metric: whose features it was taken on}}.
     """
     return {
         "metrics": {prefix + name: value for name, value in scores.values.items()},
         "errors": {prefix + name: se for name, se in scores.errors.items()},
-        "n": {prefix + name: list(pair) for name, pair in scores.counts.items()},
-        "networks": dict(scores.extractors),
-        "groups": [_columns(row) for row in scores.groups],
+        "n": {prefix + name: list(n) for name, n in scores.counts.items() if "/class/" not in name},
         "reasons": {prefix + name: reason for name, reason in scores.reasons.items()},
         "classes": [_columns(row) for row in scores.rows],
         "class_reasons": {row.name: row.reason for row in scores.rows if row.reason},
+        "groups": [_columns(row) for row in scores.groups],
         "aggregates": {name: asdict(total) for name, total in scores.aggregates.items()},
         "pooled": {"n": scores.n, "balanced": scores.balanced, "equal_n": scores.equal_n},
+        "networks": dict(scores.extractors),
     }
 
 
@@ -53,7 +53,7 @@ def write_report(path_json: Path, path_csv: Path, report: Mapping[str, Any], row
 
     Args:
       report: anything JSON holds: metrics, counts, extractor, fingerprint, seeds, step, weights hash. It gets
-        ``"schema"``; numbers that are not finite become null with an entry in ``"reasons"``.
+        ``"schema": 2``; numbers that are not finite become null with an entry in ``"reasons"``.
       rows: of the CSV; without any (an unlabelled set) it holds the header alone.
     """
     found: dict[str, str] = {}

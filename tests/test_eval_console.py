@@ -7,6 +7,7 @@ from diffusion.eval_console import (
     groups_table,
     in_order,
     in_words,
+    row_in_words,
     worst_and_best,
 )
 from diffusion.metrics import Aggregate, ClassRow
@@ -18,6 +19,7 @@ ROWS = (
     ClassRow("long-named dog", 30, 30, 1.0, 0.1, 15, 2.5, 2.0, 0.5, 3.5, 0.5),
 )
 TOTALS = {"fd": Aggregate(2.0, 2.0, 0.75, (("long-named dog", 2.75), ("ant", 1.25)), 2, 4)}
+TOTALS["fd/group/winged"] = TOTALS["fd"]
 MANY = [ClassRow(f"c{i}", 100, 100, 10.0 + i, 0.1, 50, i + 20.0, 20.0, float(i)) for i in range(990)]
 FEW = [ClassRow(f"few{i}", 5, 5, 5000.0, 9.0, 2, 9.0, 8.0, 4000.0, flag="unreliable") for i in range(10)]
 
@@ -28,7 +30,9 @@ def test_table_puts_the_worst_first():
     assert [line.split("  ")[0] for line in lines[2:6]] == ["long-named dog", "ant", "bee", "cat"]
     assert lines[4].endswith("unreliable") and "97.5%" in lines[3] and not lines[3].endswith("unreliable")
     assert lines[5].split()[1:3] == ["1", "-"]
-    assert lines[6] == "fd: mean 2.00 ± 0.75, median 2 over 2 of 4 classes; worst: long-named dog 2.75, ant 1.25"
+    assert lines[6].split() == ["over", "classes", "mean", "±", "se", "median", "classes", "worst"]
+    assert lines[7].split("  ")[0] == "fd" and lines[7].endswith("2   2 of 4  long-named dog 2.75, ant 1.25")
+    assert "2.00 ± 0.75" in lines[7] and len(lines) == 8, "groups have no line"
     ends = {len(line.removesuffix("  unreliable")) for line in lines[1:6]}
     assert len(ends) == 1, "columns line up"
     assert console_table((), {}, "inception-2015").startswith("FID[inception-2015]")
@@ -89,7 +93,15 @@ def test_of_a_thousand_classes_both_ends_are_shown():
 
 def test_no_aggregate_is_said():
     empty = {"fd": Aggregate(None, None, None, (), 0, 2)}
-    assert "no aggregate, over 0 of 2 classes" in console_table(ROWS[1:3], empty, "e")
+    last = console_table(ROWS[1:3], empty, "e").splitlines()[-1]
+    assert last.split()[:5] == ["fd", "-", "-", "0", "of"] and last.endswith("fewer than 20 images")
+
+
+def test_a_class_in_words():
+    assert row_in_words(ROWS[0]) == "excess 0.25 ± 0.10, n 30"
+    assert row_in_words(ROWS[2]) == "no figure, n 1"
+    assert row_in_words(ClassRow("a", 30, 30, 1.5, 0.1)) == "FD 1.50 ± 0.10, n 30"
+    assert row_in_words(ClassRow("a", 30, 30, kid_x1e3=-1.5, kid_se=0.5)) == "KIDe3 -1.50 ± 0.50, n 30"
 
 
 def test_small_classes_are_announced():

@@ -1,6 +1,8 @@
 import csv
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def test_report_is_whole_json_without_nan(tmp_path):
     write_report(path_json, path_csv, report, ROWS)
     text = path_json.read_text()
     found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
-    assert found["schema"] == 1 and found["step"] == 10 and found["seeds"] == [1, 2]
+    assert found["schema"] == 2 and found["step"] == 10 and found["seeds"] == [1, 2]
     assert found["metrics"] == {"eval/fd": None, "eval/kid": 0.5, "eval/x": None, "eval/y": None}
     assert found["reasons"] == {
         "eval/x": "too few",
@@ -63,12 +65,29 @@ def test_a_failed_write_leaves_the_old_report(tmp_path):
 def test_scores_become_a_report():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [25, 1])
-    scores = measure(*(Features(rng.normal(size=(26, 3)), labels, "e") for _ in range(2)), ("ant", "bee"))
+    sides = (Features(rng.normal(size=(26, 3)), labels, "e") for _ in range(2))
+    scores = measure(*sides, ("ant", "bee"), ("fd", "vendi"), groups={"all": [0, 1]})
     report = scores_report(scores)
     assert report["metrics"]["eval/fd/class/ant"] == scores.rows[0].fd
     assert report["metrics"]["eval/fd/class/bee"] is None and "eval/fd/class/bee" in report["reasons"]
-    assert list(report["classes"][0]) == HEADER.split(",")
+    assert report["errors"]["eval/fd/class/ant"] == scores.rows[0].fd_se and "eval/fd/class/bee" not in report["errors"]
+    assert report["n"]["eval/fd"] == [26, 26] and report["n"]["eval/vendi"] == [26, None]
+    assert report["n"]["eval/fd/group/all"] == [26, 26] and not any("/class/" in name for name in report["n"])
+    assert list(report["classes"][0]) == list(report["groups"][0]) == HEADER.split(",")
+    assert [row["class"] for row in report["groups"]] == ["all"]
     assert report["class_reasons"].keys() == {"bee"}
     assert report["aggregates"]["fd"]["of"] == 2
-    assert report["pooled"] == {"n": 26, "balanced": False}
+    assert report["pooled"] == {"n": 26, "balanced": False, "equal_n": None}
+    assert report["networks"] == {"fd": "e", "vendi": "e"}
     assert json.loads(json.dumps(report, allow_nan=False))
+
+
+def test_every_key_of_a_report_is_explained():
+    rng = np.random.default_rng(0)
+    scores = measure(*(Features(rng.normal(size=(4, 3)), None, "e") for _ in range(2)), (), ("fd",))
+    page = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    keys = {
+        cell for row in page.splitlines() if row.startswith("| `") for cell in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert {"schema", *scores_report(scores)} <= keys
+    assert HEADER.replace(",", ", ") in " ".join(page.split())

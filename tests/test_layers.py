@@ -20,8 +20,8 @@ LAYERS = (
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
     environment window cluster launchers disk filelist agreement stepfolder saving feature_chunks
     batch_losses reduction inspection snapshots posthoc sample_step start_images
-    canvas eval_console eval_pooled class_figure eval_curves eval_sheets weight_files tensor_files plan given_images
-    reference_statistics tokeniser""",
+    canvas eval_console eval_pooled eval_tables class_figure eval_curves eval_sheets weight_files tensor_files plan
+    given_images reference_statistics tokeniser""",
     "program",
     "build",
     """generate evaluate feed runs drawing networks reference subjects compared variants validation evaluations
