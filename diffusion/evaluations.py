@@ -10,12 +10,11 @@ from diffusion import evaluate, posthoc
 from diffusion.class_figure import class_figure
 from diffusion.cluster import of_first
 from diffusion.drawn_rows import best_and_worst, suspicious_pairs
-from diffusion.eval_console import announcements, console_table, groups_table
+from diffusion.eval_console import announcements
 from diffusion.eval_curves import Point, sweep_figure, write_curve
-from diffusion.eval_pooled import pooled_table
 from diffusion.eval_report import write_report
+from diffusion.eval_tables import tables
 from diffusion.evaluate import Report
-from diffusion.metrics import METRICS, Scores
 from diffusion.pictures import save_png
 from diffusion.program import Program
 from diffusion.progress import say
@@ -120,24 +119,13 @@ def points_of(report: Report, step: int, variant: Variant) -> list[Point]:
 def say_report(program: Program, report: Report, head: str, where: str) -> None:
     """The tables of classes, groups and pooled figures, with a line for each class smaller than asked."""
     scores, body = report.scores, report.body
-    start = "accuracy/class/"
-    read = {name.removeprefix(start): share for name, share in scores.values.items() if name.startswith(start)}
     reference = body["reference"]
     say(f"\n{head} against the {reference['split']} split of {reference['dataset']}: {body['seconds']:.1f} s")
     if reference["left_out"]:
         say(f"{reference['left_out']} of its records cannot be read; the other {reference['n']} are compared with")
     for line in announcements(scores.rows, program.eval.num_samples_per_class):
         say(line)
-    if scores.rows:
-        say(console_table(scores.rows, scores.aggregates, scores.extractor, read, where=where))
-    if scores.groups:
-        say(groups_table(scores.groups, scores.extractor))
-    say(pooled_table(scores.figures, networks_of(scores), body["notes"], over=body["pooled_is"]) + "\n")
-
-
-def networks_of(scores: Scores) -> dict[str, str]:
-    """{figure: whose features it was taken on}."""
-    return {figure.name: name for metric, name in scores.extractors.items() for figure in METRICS[metric].figures}
+    say(tables(scores, where=where, over=body["pooled_is"], notes=body["notes"]) + "\n")
 
 
 def _logged(name: str) -> bool:

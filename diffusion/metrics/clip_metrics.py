@@ -30,7 +30,7 @@ def clip_score(images: np.ndarray, texts: np.ndarray) -> Figure:
 
 
 def cmmd(generated: np.ndarray, real: np.ndarray) -> dict[str, Figure]:
-    """CMMD of embeddings f[n d] and f[m d]: {"cmmd": V-statistic, "cmmd_unbiased": U-statistic}, both times 1000.
+    """CMMD of embeddings f[n d] and f[m d]: {"cmmd_v": V-statistic, "cmmd_u": U-statistic}, both times 1000.
 
     Jayasumana 2024: squared maximum mean discrepancy of unit vectors under exp(-|x - y|^2 / (2 sigma^2)), sigma 10.
     Published figures are V, which lies above U by about (1 / n + 1 / m) (1 - k), k the mean kernel between images; U
@@ -44,7 +44,7 @@ def cmmd(generated: np.ndarray, real: np.ndarray) -> dict[str, Figure]:
         raise ValueError(f"CMMD and its error need at least 3 images on each side; got {len(x)} and {len(y)}")
     # of unit vectors |x - y|^2 = 2 - 2 x.y; the constant drops out of k - 1, which keeps the digits of a small CMMD
     sums = mmd.Sums.of(x, y, lambda dot: np.expm1((dot - 1) / SIGMA**2))
-    found = {"cmmd": mmd.biased, "cmmd_unbiased": mmd.unbiased}
+    found = {"cmmd_v": mmd.biased, "cmmd_u": mmd.unbiased}
     return {
         name: Figure(SCALE * statistic(sums), SCALE * mmd.standard_error(sums, statistic), len(x), len(y))
         for name, statistic in found.items()

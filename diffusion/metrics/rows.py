@@ -83,15 +83,15 @@ def clip_scores(c: Comparison) -> Measured:
 
 
 def cmmds(c: Comparison) -> Measured:
-    """``cmmd`` as published, and ``cmmd_unbiased`` for few images."""
+    """``cmmd_v`` as published, and ``cmmd_u`` for few images."""
 
     def of(one: Match) -> tuple[Figures, Columns]:
         if one.n < 3:
             few = Figure(None, None, one.n, one.n, f"{one.n} images a side are too few: CMMD and its error need 3")
-            return {"cmmd": few, "cmmd_unbiased": few}, {}
+            return {"cmmd_v": few, "cmmd_u": few}, {}
         return cmmd(one.generated, one.real), {}
 
-    return _everywhere(c, of, {"cmmd": "min", "cmmd_unbiased": "min"})
+    return _everywhere(c, of, {"cmmd_v": "min", "cmmd_u": "min"})
 
 
 def inception(c: Comparison) -> Measured:

@@ -154,7 +154,7 @@ METRICS = {
     ),
     "cmmd": Metric(
         rows.cmmds,
-        (Figured("cmmd", "min"), Figured("cmmd_unbiased", "min")),
+        (Figured("cmmd_v", "min"), Figured("cmmd_u", "min")),
         least=3,
         network="clip",
         about="CMMD is defined on CLIP's embeddings; these come from {}: take kid",

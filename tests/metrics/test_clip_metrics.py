@@ -17,7 +17,7 @@ def by_loops(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     v = sum(k(a, b) for a in x for b in x) / n**2 + sum(k(a, b) for a in y for b in y) / m**2
     u = sum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
     u += sum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
-    return {"cmmd": 1000 * (v - cross), "cmmd_unbiased": 1000 * (u - cross)}
+    return {"cmmd_v": 1000 * (v - cross), "cmmd_u": 1000 * (u - cross)}
 
 
 def draws(seed: int, n: int, m: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -39,18 +39,18 @@ def test_cmmd_agrees_with_loops(n, m, monkeypatch):
 
 def test_cmmd_of_equal_sets_and_of_equal_distributions():
     x, _ = draws(0, 30, 3)
-    assert cmmd(x, x)["cmmd"].value == pytest.approx(0, abs=1e-11)
-    values = {"cmmd": [], "cmmd_unbiased": []}
+    assert cmmd(x, x)["cmmd_v"].value == pytest.approx(0, abs=1e-11)
+    values = {"cmmd_v": [], "cmmd_u": []}
     for seed in range(300):
         for name, figure in cmmd(*draws(seed, 25, 30)).items():
             values[name].append(figure.value)
-    u, v = np.array(values["cmmd_unbiased"]), np.array(values["cmmd"])
+    u, v = np.array(values["cmmd_u"]), np.array(values["cmmd_v"])
     assert abs(u.mean()) < 4 * u.std(ddof=1) / 300**0.5
     assert (v > 0).all() and (u < 0).any()
     assert v.mean() > 10 * v.std(ddof=1) / 300**0.5
 
 
-@pytest.mark.parametrize("statistic", ["cmmd_unbiased", "cmmd"])
+@pytest.mark.parametrize("statistic", ["cmmd_u", "cmmd_v"])
 def test_error_of_cmmd_over_replicates(statistic):
     found = [cmmd(*draws(seed, 30, 50, 0.7))[statistic] for seed in range(300)]
     spread = np.std([figure.value for figure in found], ddof=1)
