@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from diffusion.class_figure import class_figure
+from diffusion.eval_console import announcements
 from diffusion.eval_pooled import BESIDE, NOTES
 from diffusion.eval_tables import OF_DISTANCE, OTHERS, network_of_rows, other_networks, tables
 from diffusion.metrics import METRICS, Features, Scores, measure
@@ -59,3 +61,18 @@ def test_every_pooled_figure_says_how_it_is_read(metric):
 
 def test_metrics_that_are_named_are_rows():
     assert {*OF_DISTANCE, *OTHERS} <= set(METRICS)
+
+
+def test_classes_of_7_25_and_600_images():
+    """Right counts, right flags, a line per class smaller than asked, and a picture of all three."""
+    rng, labels = np.random.default_rng(1), np.repeat([0, 1, 2], [7, 25, 600])
+    made, real = (Features(rng.normal(size=(632, 4)), labels, "cls-toy-12345678") for _ in range(2))
+    scores = measure(made, real, NAMES)
+    lines = tables(scores, where="", over="all").splitlines()
+    shown = {line.split()[0]: line for line in lines[2:5]}
+    assert {name: int(line.split()[1]) for name, line in shown.items()} == {"ant": 7, "bee": 25, "cat": 600}
+    assert [line.split()[0] for line in lines if line.endswith("unreliable")] == ["ant"] == [list(shown)[-1]]
+    assert "2 of 3" in lines[6]
+    small = announcements(scores.rows, 600)
+    assert [line.split(":")[0] for line in small] == ["class ant", "class bee"] and "unreliable" in small[0]
+    assert class_figure(scores.rows, scores.extractor).ndim == 3
