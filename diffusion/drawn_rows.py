@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffusion.compared import Compared
-from diffusion.eval_console import column_of, in_words, worst_and_best
+from diffusion.eval_console import column_of, row_in_words, worst_and_best
 from diffusion.eval_sheets import PAIRS, ClassImages, class_sheet, pair_sheet
 from diffusion.metrics import ClassRow
 
@@ -13,11 +13,10 @@ IMAGES = 8  # of each class and side
 
 def best_and_worst(compared: Compared, rows: tuple[ClassRow, ...]) -> np.ndarray | None:
     """u8[H W c]: real and generated images of the worst and best classes; None in a set without classes."""
-    column = column_of(rows)
-    if column is None:
+    if column_of(rows) is None:
         return None
     ends = worst_and_best(rows, CLASSES, CLASSES)
-    return class_sheet(*([_shown(compared, row, column) for row in part] for part in ends), columns=IMAGES)
+    return class_sheet(*([_shown(compared, row) for row in part] for part in ends), columns=IMAGES)
 
 
 def suspicious_pairs(compared: Compared, pairs: tuple[tuple[int, int, float], ...]) -> np.ndarray | None:
@@ -34,16 +33,14 @@ def suspicious_pairs(compared: Compared, pairs: tuple[tuple[int, int, float], ..
     label, index = plan.label[plan.of_classes][made], plan.index[plan.of_classes][made]
     ids = compared.real_ids("train")[train]
     originals = compared.records(ids, "train")
-    return pair_sheet(compared.subject.pictures(label, index), originals, [f"ratio {ratio:.3g}" for *_, ratio in some])
+    return pair_sheet(compared.subject.pictures(label, index), originals, [f"ratio {ratio:.2f}" for *_, ratio in some])
 
 
-def _shown(compared: Compared, row: ClassRow, column: str) -> ClassImages:
+def _shown(compared: Compared, row: ClassRow) -> ClassImages:
     names = compared.program.dataset.classes
     label = names.index(row.name)
     n = min(IMAGES, row.n_gen)
     generated = compared.subject.pictures(np.full(n, label), np.arange(n))
     real = compared.reals(compared.streamed[0])
     originals = compared.records(real.ids[real.labels == label][:IMAGES])
-    error = {"fd": row.fd_se, "kid_x1e3": row.kid_se}.get(column)
-    words = f"{column} {in_words(getattr(row, column), error)}, n {row.n_gen}"
-    return ClassImages(row.name, words, originals, generated)
+    return ClassImages(row.name, row_in_words(row), originals, generated)

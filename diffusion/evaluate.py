@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import beside, settings, subjects
+from diffusion import beside, subjects
 from diffusion.compared import Compared, plan_of
 from diffusion.errors import ConfigError
 from diffusion.eval_console import distance_name
@@ -107,8 +107,8 @@ def of_subject(
         "counts": {names[c] if names else "all": int(plan.per_class[c]) for c in compared.chosen},
         "requested_per_class": e.num_samples_per_class,
         "pooled_is": "in the data's class shares" if plan.pooled is not None else "over the per-class images",
-        "prompt": e.prompt,
-        "notes": _notes(e, statistics),
+        "prompt": subject.about_prompts,
+        "notes": _notes(subject, statistics),
         "seeds": {"program": program.seed, "evaluation": e.seed},
         "seconds": round(time.monotonic() - began, 3),
     }
@@ -213,9 +213,9 @@ def _to_statistics(compared: Compared, statistics: ReferenceStatistics) -> dict[
     return {name: Figure(value, None, len(x))}
 
 
-def _notes(e: settings.Evaluate, statistics: ReferenceStatistics | None) -> dict[str, str]:
+def _notes(subject: Subject, statistics: ReferenceStatistics | None) -> dict[str, str]:
     """What else is to be said of a figure, by its name."""
-    notes = {"clip_score": f"prompt: {e.prompt}"}
+    notes = {"clip_score": subject.about_prompts} if subject.about_prompts else {}
     if statistics is not None:
         notes |= dict.fromkeys(("fd_reference", "fid_reference"), statistics.label)
     return notes

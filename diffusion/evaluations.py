@@ -11,9 +11,9 @@ from diffusion.class_figure import class_figure
 from diffusion.cluster import of_first
 from diffusion.drawn_rows import best_and_worst, suspicious_pairs
 from diffusion.eval_console import announcements
-from diffusion.eval_curves import Point, sweep_figure, write_curve
+from diffusion.eval_curves import Point, points_of, sweep_figure, write_curve
 from diffusion.eval_report import write_report
-from diffusion.eval_tables import tables
+from diffusion.eval_tables import network_of_rows, tables
 from diffusion.evaluate import Report
 from diffusion.pictures import save_png
 from diffusion.program import Program
@@ -60,15 +60,15 @@ def evaluation(
         publish(program, report, stem(program, step, variant), head, writers, step)
         values |= {name: value for name, value in report.values.items() if variant.own or _logged(name)}
         values |= {"perf/eval_seconds": values.get("perf/eval_seconds", 0.0) + report.body["seconds"]}
-        points += points_of(report, step, variant)
+        points += points_of(report.scores.figures, step, variant.average, variant.scale)
     if jax.process_index() == 0 and len({(p.ema, p.guidance_scale) for p in points}) > 1:
         swept = stem(program, step).with_name(f"sweep_{step:08d}")
         write_curve(swept.with_suffix(".csv"), points)
-        save_figure(swept.with_suffix(".png"), sweep_figure(points, report.scores.extractor))
+        save_figure(swept.with_suffix(".png"), sweep_figure(points, extractor_of(report)))
     evaluate.forget(program)
     values = of_first(values)
     writers.write(step, values)
-    return Evaluated(values, points, report.scores.extractor)
+    return Evaluated(values, points, extractor_of(report))
 
 
 def publish(
@@ -82,7 +82,7 @@ def publish(
     if jax.process_index() != 0:
         return
     write_report(beside(stem, ".json"), beside(stem, "_classes.csv"), report.body, report.scores.rows)
-    save_figure(beside(stem, "_classes.png"), class_figure(report.scores.rows, report.scores.extractor))
+    save_figure(beside(stem, "_classes.png"), class_figure(report.scores.rows, extractor_of(report)))
     for name, sheet in sheets.items():
         save_figure(beside(stem, f"_{name}.png"), sheet)
         if sheet is not None and writers is not None:
@@ -107,13 +107,9 @@ def save_figure(path: Path, figure) -> None:
         save_png(path, figure)
 
 
-def points_of(report: Report, step: int, variant: Variant) -> list[Point]:
-    """The figures over all classes, for curves and sweeps."""
-    return [
-        Point(step, variant.average, variant.scale, name, one.value, one.se, one.n_gen, one.n_real, one.reason)
-        for name, one in report.scores.figures.items()
-        if _logged(name)
-    ]
+def extractor_of(report: Report) -> str:
+    """Whose features FD was taken on."""
+    return network_of_rows(report.scores.extractors, report.scores.extractor)
 
 
 def say_report(program: Program, report: Report, head: str, where: str) -> None:

@@ -27,7 +27,7 @@ class Subject:
       have: i[k], how many there are of each class; None where any number can be drawn.
       stream: (label i[n], index i[n], between, done) -> batches of images, see `generate.generate`.
       pictures: (label, index) -> u8[n h w c] on the host, for a few of them.
-      prompts: (label, index) -> texts [n]; None without any.
+      prompts: (label, index) -> texts [n]; None without any. ``about_prompts`` says where they are from.
       truths: (label, index) -> i[n], the record of the reference split that each stands for; None where unknown.
     """
 
@@ -36,6 +36,7 @@ class Subject:
     stream: Callable[[np.ndarray, np.ndarray, Callable[[], None], Callable[[np.ndarray], bool]], Stream]
     pictures: Callable[[np.ndarray, np.ndarray], np.ndarray]
     prompts: Callable[[np.ndarray, np.ndarray], Sequence[str]] | None = None
+    about_prompts: str = ""
     truths: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
@@ -64,6 +65,7 @@ def drawn(program: Program, params: Params, average: str) -> Subject:
         stream=stream,
         pictures=pictures,
         prompts=prompts_of_classes(program),
+        about_prompts=_template(program),
     )
 
 
@@ -102,6 +104,7 @@ def given(program: Program, found: GivenImages) -> Subject:
         stream=stream,
         pictures=pictures,
         prompts=prompts_of_classes(program) if found.prompts is None else prompts,
+        about_prompts=_template(program) if found.prompts is None else "prompts of the file",
         truths=None if found.ids is None else lambda label, index: found.ids[records(label, index)],
     )
 
@@ -117,3 +120,7 @@ def prompts_of_classes(program: Program) -> Callable[[np.ndarray, np.ndarray], S
     if not names or not template:
         return None
     return lambda label, index: [template.replace("{}", names[c]) for c in label]
+
+
+def _template(program: Program) -> str:
+    return f'prompt "{program.eval.prompt}"' if prompts_of_classes(program) else ""
