@@ -47,7 +47,7 @@ def resolve(args: argparse.Namespace, overrides: list[str]):
         raise ConfigError("--json", f"--mode={args.mode} prints no JSON; these modes do: {', '.join(AS_JSON)}")
     default = get_config()
     named = config.load(args.config or "configs/digits.py", default).unlock()
-    if args.mode not in OF_A_RUN:
+    if args.mode not in OF_A_RUN or _of_other_images(args, overrides, named.name):
         return config.override(named, overrides, default).lock(), args.workdir
     for text in overrides:
         field = text.partition("=")[0]
@@ -60,6 +60,13 @@ def resolve(args: argparse.Namespace, overrides: list[str]):
     workdir = args.workdir or f"runs/{named.name}"
     own = config.from_json(Path(workdir) / "config.json", default, "--workdir").unlock()
     return config.override(own, overrides, default).lock(), workdir
+
+
+def _of_other_images(args: argparse.Namespace, overrides: list[str], name: str) -> bool:
+    """Whether images of another program are evaluated by a config that was named, or where no run stands."""
+    given = args.mode == "eval" and any(text.startswith("eval.images=") for text in overrides)
+    run = Path(args.workdir or f"runs/{name}") / "config.json"
+    return given and (args.config is not None or not run.exists())
 
 
 def main(argv: list[str]) -> int:

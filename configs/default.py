@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from diffusion.augment import AUGMENTS
 from diffusion.data.sources import SOURCES
 from diffusion.ema import EMAS
-from diffusion.extractors import EXTRACTORS
+from diffusion.extractors import EXTRACTORS, PERCEPTUAL
 from diffusion.guidance import THRESHOLDS
 from diffusion.lr_schedules import LR_SCHEDULES
 from diffusion.nets.backbones import NETS
@@ -111,17 +111,31 @@ def get_config() -> ConfigDict:
         resume="auto",  # auto goes on where the workdir stands; never refuses a workdir that holds a run
     )
     c.resume = dict(allow=())  # fields that may differ from the saved run's, by name: ("optim.lr",)
-    c.eval = dict(
+    c.eval = dict(  # docs/evaluation.md says what each figure means
         every=0,  # steps between evaluations; 0 evaluates the end of the run alone
-        metrics=("fd", "kid", "accuracy"),  # () never evaluates
-        extractor="classifier",  # whose features are compared
+        # fd, fid, kid, kid_subsets, is, precision_recall, density_coverage, accuracy, vendi, memorisation, cmmd,
+        # clip_score, lpips, paired; () never evaluates
+        metrics=("fd", "kid", "accuracy"),
+        extractor="classifier",  # whose features are compared: classifier (of this very set), inception, dinov2, clip
+        perceptual="classifier",  # whose maps the diversity of lpips is taken on: lpips, classifier
         num_samples=0,  # images of the pooled figures, in the data's class shares; 0 pools the per-class images
-        num_samples_per_class=100,  # images per class; a smaller class is compared at its own size
+        num_samples_per_class=100,  # images per class (of all, without labels); a smaller class at its own size
+        equal_n=False,  # every class at the size of the smallest one
+        classes="",  # that are evaluated: "cat,3", names or indices; empty is all
+        num_classes=0,  # or so many, drawn by eval.seed and the same at every evaluation; 0 is all
+        groups="",  # named groups of them with figures of their own: "rare:3,7; pets:cat,dog"
         reference_split="train",  # real images that generated ones are compared with: train or test
+        reference="",  # npz of features that another run cached, or of mu and sigma: one more distance, to those
+        prompt="a photo of a {}",  # of clip_score, {} being the class's name
+        pairs=200,  # of images, over all classes, that lpips compares; they are drawn once more
+        images="",  # folder or npz of images that any program made: what --mode=eval compares
+        emas=(),  # averages of ema.name=power that are evaluated beside ema.use, by name: 0.05,0.10
+        guidance_scales=(),  # evaluated beside sampler.guidance_scale, each with each average: 1.0,2.0
         batch_size=256,  # images generated at a time over all devices
         seed=0,  # of the evaluation's images
-        step="latest",  # of the checkpoint that --mode=eval reads: latest, best or a number
-        **rows(EXTRACTORS),
+        step="latest",  # of the checkpoint that --mode=eval reads: latest, best, a number, or all
+        cache="",  # folder of the real images' features, which runs may share; cache/ in the workdir where empty
+        **rows(EXTRACTORS) | rows(PERCEPTUAL),  # the perceptual classifier is the same network
     )
     c.sampler = dict(
         name="ddim",  # ddpm, ddim, euler, heun, euler_ancestral, decoupled, dpmpp_2m, dpmpp_2m_sde, unipc

@@ -150,7 +150,7 @@ def _parse(path: str, old: Any, text: str) -> Any:
             raise ConfigError(path, f"{text!r} is neither true nor false")
         return known[text.lower()]
     if isinstance(old, tuple):
-        return _parse_tuple(path, text.strip())
+        return _parse_tuple(path, text.strip(), texts=not old or isinstance(old[0], str))
     try:
         number = float(text.replace("_", "")) if isinstance(old, float) or "e" in text.lower() else int(text)
     except ValueError:
@@ -158,21 +158,24 @@ def _parse(path: str, old: Any, text: str) -> Any:
     return int(number) if isinstance(old, int) and float(number).is_integer() else number
 
 
-def _parse_tuple(path: str, text: str) -> tuple[Any, ...]:
-    """The items of 3 or 1,2 or (1, 2) or [] or a,b or ('a', 'b')."""
+def _parse_tuple(path: str, text: str, texts: bool = False) -> tuple[Any, ...]:
+    """The items of 3 or 1,2 or (1, 2) or [] or a,b or ('a', 'b'); ``texts``: a bare 0.10 stays the text it is."""
 
     def item(part: str) -> Any:
         try:
-            return ast.literal_eval(part)
+            found = ast.literal_eval(part)
         except (ValueError, SyntaxError):
             return part
+        return part if texts and isinstance(found, (int, float)) else found
 
-    whole = item(text)
+    whole, bare = item(text), text
     if isinstance(whole, (tuple, list)):
-        return tuple(whole)
-    if text.startswith(("(", "[")):
+        if not texts or all(isinstance(part, str) for part in whole):
+            return tuple(whole)
+        bare = text.strip("()[]")
+    elif text.startswith(("(", "[")):
         raise ConfigError(path, f"{text!r} is not a list; write --config.{path}=a,b or '(1, 2)'")
-    return tuple(item(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(item(part.strip()) for part in bare.split(",") if part.strip())
 
 
 def _fit(path: str, old: Any, value: Any) -> Any:

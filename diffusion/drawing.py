@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from diffusion.errors import ConfigError
-from diffusion.generate import indices
+from diffusion.plan import indices
 from diffusion.program import Program
 from diffusion.start_images import known_mask, start_images
 

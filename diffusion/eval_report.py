@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: one JSON, one CSV with a row per class, one table on the console."""
+"""What an evaluation leaves behind in files: one JSON, and one CSV with a row per class."""
 
 import csv
 import io
@@ -12,31 +12,40 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.metrics import Aggregate, ClassRow, Scores
+from diffusion.metrics import ClassRow, Scores
 
-SCHEMA = 1
+SCHEMA = 2
 COLUMNS = {  # CSV column -> field of ClassRow
     ("class" if f.name == "name" else f.name): f.name for f in fields(ClassRow) if f.name != "reason"
 }
-NUMBER = 9  # width of a number on the console
 
 
 def scores_report(scores: Scores, prefix: str = "eval/") -> dict[str, Any]:
     """The part of the JSON that comes from the metrics.
 
     Returns:
-      {"metrics": {prefixed name: value or None}, "reasons": {prefixed name: why it is None},
-      "classes": [the CSV's columns], "class_reasons": {class: why figures are None},
-      "aggregates": {figure: Aggregate's fields}, "pooled": {"n", "balanced"}}.
+      {"metrics": {prefixed name: value or None}, "errors": {prefixed name: standard error}, "n": {prefixed name:
+      [generated, real images or None]} but for figures of classes, "reasons": {prefixed name: why it is None},
+      "classes": [the CSV's columns], "class_reasons": {class: why figures are None}, "groups": [the same columns],
+      "aggregates": {figure: Aggregate's fields}, "pooled": {"n", "balanced", "equal_n"},
+      "networks": {metric: whose features it was taken on}}.
     """
     return {
         "metrics": {prefix + name: value for name, value in scores.values.items()},
+        "errors": {prefix + name: se for name, se in scores.errors.items()},
+        "n": {prefix + name: list(n) for name, n in scores.counts.items() if "/class/" not in name},
         "reasons": {prefix + name: reason for name, reason in scores.reasons.items()},
-        "classes": [{column: getattr(row, name) for column, name in COLUMNS.items()} for row in scores.rows],
+        "classes": [_columns(row) for row in scores.rows],
         "class_reasons": {row.name: row.reason for row in scores.rows if row.reason},
+        "groups": [_columns(row) for row in scores.groups],
         "aggregates": {name: asdict(total) for name, total in scores.aggregates.items()},
-        "pooled": {"n": scores.n, "balanced": scores.balanced},
+        "pooled": {"n": scores.n, "balanced": scores.balanced, "equal_n": scores.equal_n},
+        "networks": dict(scores.extractors),
     }
+
+
+def _columns(row: ClassRow) -> dict[str, Any]:
+    return {column: getattr(row, name) for column, name in COLUMNS.items()}
 
 
 def write_report(path_json: Path, path_csv: Path, report: Mapping[str, Any], rows: Sequence[ClassRow]) -> None:
@@ -44,7 +53,7 @@ def write_report(path_json: Path, path_csv: Path, report: Mapping[str, Any], row
 
     Args:
       report: anything JSON holds: metrics, counts, extractor, fingerprint, seeds, step, weights hash. It gets
-        ``"schema": 1``; numbers that are not finite become null with an entry in ``"reasons"``.
+        ``"schema": 2``; numbers that are not finite become null with an entry in ``"reasons"``.
       rows: of the CSV; without any (an unlabelled set) it holds the header alone.
     """
     found: dict[str, str] = {}
@@ -61,60 +70,6 @@ def csv_text(rows: Sequence[ClassRow]) -> str:
     writer.writerow(COLUMNS)
     writer.writerows([_cell(getattr(row, name)) for name in COLUMNS.values()] for row in rows)
     return out.getvalue()
-
-
-def console_table(
-    rows: Sequence[ClassRow],
-    aggregates: Mapping[str, Aggregate],
-    extractor: str,
-    accuracy: Mapping[str, float] | None = None,
-) -> str:
-    """A fixed-width table, the worst class first, with the aggregates below.
-
-    Args:
-      aggregates: by figure, as in ``Scores``.
-      extractor: stands in the header, ``FD[cls-digits-1a2b3c4d]``; "FID[...]" for Inception features.
-      accuracy: share of each class read as asked, in [0, 1], by class.
-    """
-    distance = "FID" if extractor.startswith("inception") else "FD"
-    width = max([5, *(len(row.name) for row in rows)])
-    heads = ["n", distance, "± se", "floor", "excess", "KIDe3", "± se"] + (["asked"] if accuracy else [])
-    lines = [f"{distance}[{extractor}]: lower is better; floor: real against real; excess: above that floor"]
-    lines.append(f"{'class':<{width}}" + "".join(f"{head:>{NUMBER}}" for head in heads))
-    for row in sorted(rows, key=lambda row: -math.inf if row.fd is None else row.fd, reverse=True):
-        figures = [row.fd, row.fd_se, row.fd_floor, row.fd_excess, row.kid_x1e3, row.kid_se]
-        line = f"{row.name:<{width}}{row.n_gen:>{NUMBER}}" + "".join(_number(figure) for figure in figures)
-        line += _share(accuracy.get(row.name)) if accuracy else ""
-        lines.append(f"{line}  {row.flag}".rstrip())
-    lines += [_line(name, total) for name, total in aggregates.items()]
-    return "\n".join(lines)
-
-
-def announcements(rows: Sequence[ClassRow], requested: int) -> list[str]:
-    """One line for each class that is compared with fewer images than were asked for."""
-    return [
-        f"class {row.name}: {row.n_gen} images a side instead of the {requested} requested"
-        + (f" ({row.flag}: read its KID, it is left out of the aggregates)" if row.flag else "")
-        for row in rows
-        if row.n_gen < requested
-    ]
-
-
-def _line(name: str, total: Aggregate) -> str:
-    over = f"over {total.classes} of {total.of} classes"
-    if total.mean is None:
-        return f"{name}: no aggregate, {over} (the others have fewer than 20 images)"
-    error = "" if total.se is None else f" ± {total.se:.3g}"
-    worst = ", ".join(f"{label} {value:.3g}" for label, value in total.worst)
-    return f"{name}: mean {total.mean:.4g}{error}, median {total.median:.4g} {over}; worst: {worst}"
-
-
-def _number(value: float | None) -> str:
-    return f"{'-' if value is None else format(value, '.3f'):>{NUMBER}}"
-
-
-def _share(value: float | None) -> str:
-    return f"{'-' if value is None else format(value, '.1%'):>{NUMBER}}"
 
 
 def _cell(value: Any) -> Any:

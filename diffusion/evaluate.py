@@ -1,31 +1,34 @@
-"""Evaluation of weights: generated images against real ones, per class and pooled, at exactly matched counts.
+"""Evaluation: generated images against real ones, per class and pooled, at exactly matched counts.
 
 Knows no loop and changes no training state; its randomness is its own stream.
 """
 
-import functools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion import feed, keys
-from diffusion.classifier_fit import Labelled, labelled
+from diffusion import beside, subjects
+from diffusion.compared import Compared, plan_of
+from diffusion.errors import ConfigError
+from diffusion.eval_console import distance_name
 from diffusion.eval_report import scores_report
-from diffusion.extractors import Extractor, Given
-from diffusion.feature_chunks import FeatureChunks
-from diffusion.generate import generate, indices
-from diffusion.mesh import over_rows, replicated
-from diffusion.metrics import Features, Scores, measure
+from diffusion.extractors import Extractor
+from diffusion.feature_chunks import clear
+from diffusion.metrics import METRICS, Features, Figure, Scores, measure
+from diffusion.metrics.fd import frechet_from_statistics
+from diffusion.networks import identity, prepare
 from diffusion.program import Program, abstract_params
-from diffusion.runs import weaker_weights
-from diffusion.state import fingerprint
-from diffusion.steps import make_validation_step
+from diffusion.reference import fingerprint, is_ours, reals
+from diffusion.reference_statistics import ReferenceStatistics, read_statistics
+from diffusion.subjects import Subject
 from diffusion.types import Params
-from diffusion.window import divide
+from diffusion.variants import Variant, drawing
+
+OF_CLASSES = {"labels", "diversity", "pairs"}  # needs of metrics that are not taken once more on the pooled images
 
 
 @dataclass(frozen=True)
@@ -34,110 +37,199 @@ class Report:
 
     Attributes:
       values: {"eval/fd": ..., "eval/fd/class/<name>": ...}, None where a figure cannot be had.
-      scores: the same with rows, aggregates and reasons.
+      scores: the same with rows, aggregates, errors and reasons.
       body: everything that eval/step_*.json holds.
+      compared: what it was made from, of which pictures may be shown.
     """
 
     values: dict[str, float | None]
     scores: Scores
     body: dict[str, Any]
+    compared: Compared
 
 
 def run(program: Program, params: Params, step: int) -> dict[str, float | None]:
     """{name: value} of ``program.eval.metrics`` on ``params``; see ``report``."""
-    return report(program, params, step).values
+    values = report(program, params, step).values
+    forget(program)
+    return values
 
 
-def report(program: Program, params: Params, step: int, between: Callable[[], None] = lambda: None) -> Report:
-    """Generate the plan's images, extract features of both sides, compare.
+def report(
+    program: Program,
+    params: Params,
+    step: int,
+    between: Callable[[], None] = lambda: None,
+    variant: Variant | None = None,
+) -> Report:
+    """Generate the plan's images, ask the networks about both sides, compare.
 
-    Features of generated images stay in the workdir's ``cache/`` until the report is made, so that an evaluation of
-    the same weights that was interrupted goes on with the next batch.
+    What was found stays in the workdir's ``cache/`` until `forget`, so that an evaluation of the same weights that was
+    interrupted goes on with the next batch.
 
     Args:
       params: the EMA's weights, a plain tree without a replica axis.
       step: of the weights, for the record.
       between: called between two batches, on every process; what it raises ends the evaluation.
+      variant: which average they are and the guidance scale to draw with; by default the run's own.
 
     Raises:
       ValueError: weights of another shape, or a generated or real image missing or counted twice.
     """
     _check_plain(program, params)
+    averages, guidance = program.optimiser.averages, program.sampling.guidance
+    variant = variant or Variant(averages.use, guidance.scale, own=True)
+    subject = subjects.drawn(drawing(program, variant.scale), params, variant.average)
+    return of_subject(program, subject, {"step": step}, between, variant.prefix)
+
+
+def of_subject(
+    program: Program,
+    subject: Subject,
+    about: dict[str, Any],
+    between: Callable[[], None] = lambda: None,
+    prefix: str = "eval/",
+) -> Report:
+    """As `report`, of any images; ``about`` heads the record."""
     began = time.monotonic()
-    extractor, e = prepare(program), program.eval
-    real = _real_features(program, extractor)
-    names = program.dataset.classes
-    plan = _plan(e.num_samples_per_class, real.labels, len(names))
-    pooled_plan = _pooled_plan(e.num_samples, real.labels, len(names)) if e.num_samples else None
-    label = np.repeat(np.arange(len(plan)), np.maximum(plan, 0 if pooled_plan is None else pooled_plan))
-    index = indices(label)
-    weights = _weights(program, params)
-    chunks = FeatureChunks(program.workdir / "cache", _about(program, extractor, weights, label))
-    made, predicted = _generated_features(program, extractor, params, label, index, chunks, between)
-    mine = index < plan[label]
-    generated = Features(made[mine], label[mine], extractor.name)
-    scores = measure(generated, real, names, e.metrics, outputs={"classes": predicted[mine]}, seed=e.seed)
-    values = dict(scores.values)
-    if pooled_plan is not None:
-        values |= _pooled(made[index < pooled_plan[label]], real, extractor.name, e)
-    body = scores_report(scores) | {
-        "metrics": {f"eval/{name}": value for name, value in values.items()},
-        "step": step,
-        "weights": weights,
-        "extractor": {"name": extractor.name, "sha256": extractor.sha256, "accuracy": extractor.accuracy},
-        "reference": {
-            "dataset": program.dataset.name,
-            "split": e.reference_split,
-            "fingerprint": program.dataset.open(e.reference_split).fingerprint,
-            "transform": repr(program.transform),
-            "n": len(real),
-            "left_out": program.dataset.sizes[e.reference_split] - len(real),
-        },
-        "counts": {names[c]: int(n) for c, n in enumerate(plan)},
+    networks, e, names = prepare(program), program.eval, program.dataset.classes
+    compared = Compared(program, networks, subject, between)
+    scores, plan = _scores(compared), compared.plan
+    statistics = _statistics(program, networks[e.streamed[0]])
+    if statistics is not None:
+        scores = replace(scores, figures=scores.figures | _to_statistics(compared, statistics))
+    body = scores_report(scores, prefix) | {
+        **about,
+        **subject.about,
+        "extractor": e.extractor,
+        "extractors": identity(networks),
+        "reference": _about_reference(program, compared),
+        "counts": {names[c] if names else "all": int(plan.per_class[c]) for c in compared.chosen},
         "requested_per_class": e.num_samples_per_class,
-        "pooled_is": "in the data's class shares" if e.num_samples else "over the per-class images",
+        "pooled_is": "in the data's class shares" if plan.pooled is not None else "over the per-class images",
+        "prompt": subject.about_prompts,
+        "notes": _notes(subject, statistics),
         "seeds": {"program": program.seed, "evaluation": e.seed},
-        "sampler": dict(program.config["sampler"]),
         "seconds": round(time.monotonic() - began, 3),
     }
-    chunks.clear()
-    return Report(body["metrics"], scores, body)
+    return Report({prefix + name: value for name, value in scores.logged.items()}, scores, body, compared)
 
 
-@functools.cache
-def prepare(program: Program) -> Extractor:
-    """The extractor, trained or loaded once per program; before training, so that what is missing shows early."""
-    train, test = (functools.partial(_split, program, split) for split in ("train", "test"))
-    dataset = program.dataset
-    return program.make_extractor(Given(dataset.name, len(dataset.classes), train, test, program.workdir / "cache"))
+def check(program: Program) -> None:
+    """Find before training what would make an evaluation fail: weights that are not there, too few images.
 
-
-@functools.cache
-def _split(program: Program, split: str) -> Labelled:
-    return labelled(program.dataset.open(split), program.transform, feed.leave_out(program, split))
-
-
-def validation(
-    program: Program, weights: Mapping[str, Params], between: Callable[[], None] = lambda: None
-) -> dict[str, float | None]:
-    """The loss of each of ``weights`` (``val/loss``, ``val/loss_raw``) and its quarters of t on the test split.
-
-    The example, its t and its noise are fixed, and the same for all weights.
+    Raises:
+      ConfigError: a metric that cannot be computed, by name; a network that does not take these images.
+      DataError: a split that a classifier cannot be trained on.
     """
-    key, frozen = keys.stream(program.seed, "validate"), program.diffusion.codec.frozen
-    step, total = _validation_step(program), None
-    for batch in feed.once(program, "test"):
-        between()
-        found = {name: jax.device_get(step(params, frozen, batch, key)) for name, params in weights.items()}
-        sums = {name + part.removeprefix("loss"): pair for name, sums in found.items() for part, pair in sums.items()}
-        sums = jax.tree.map(np.float64, sums)
-        total = sums if total is None else jax.tree.map(np.add, total, sums)
-    return divide(total)
+    e, networks, records = program.eval, prepare(program), program.dataset.open(program.eval.reference_split)
+    image = jax.ShapeDtypeStruct((2, *program.transform.shape), np.uint8)
+    for network in networks.values():
+        asked = (network.extract, (image,)) if network.distance is None else (network.distance, (image, image))
+        try:
+            jax.eval_shape(asked[0], network.frozen, *asked[1])
+        except ValueError as error:
+            raise ConfigError("eval.metrics", f"{network.name} cannot take these images: {error}") from error
+    labels = records.labels if program.dataset.classes else np.zeros(len(records), np.int32)
+    n = int(plan_of(program, labels).of_classes.sum())
+    for metric in e.metrics:
+        if n < METRICS[metric].least:
+            least = METRICS[metric].least
+            raise ConfigError("eval.metrics", f"{metric} needs at least {least} images a side; {n} are compared")
+        if "text" in METRICS[metric].needs:
+            networks[e.network(metric)].tokenise(["a"])
+    if e.reference and is_ours(e.reference):
+        reals(program, networks, e.streamed[0], e.reference_split)
+    elif e.reference:
+        _statistics(program, networks[e.streamed[0]])
 
 
-@functools.cache
-def _validation_step(program: Program) -> Any:
-    return make_validation_step(program.diffusion, program.mesh, program.dataset.sizes["test"])
+def forget(program: Program) -> None:
+    """An evaluation is done and written: nothing of what it was made from needs to stay on disk."""
+    clear(program.workdir / "cache")
+
+
+def _scores(compared: Compared) -> Scores:
+    """Every metric of ``eval.metrics``, network by network."""
+    e, plan = compared.program.eval, compared.plan
+    by_network: dict[str, list[str]] = {name: [] for name in compared.streamed}
+    for metric in e.metrics:
+        name = e.network(metric)
+        by_network[name if name in by_network else compared.streamed[0]].append(metric)
+    found = []
+    for name, metrics in by_network.items():
+        own = _measured(compared, name, metrics, plan.of_classes)
+        if plan.pooled is not None:
+            pooled = [metric for metric in metrics if not OF_CLASSES & set(METRICS[metric].needs)]
+            own = own.with_pooled(_measured(compared, name, pooled, plan.of_pool, labelled=False))
+        found.append(own)
+    return Scores.merged(found)
+
+
+def _measured(
+    compared: Compared, name: str, metrics: Sequence[str], kept: np.ndarray, *, labelled: bool = True
+) -> Scores:
+    """The metrics on one network's answers about the images that are ``kept`` bool[n]."""
+    program = compared.program
+    needs = {need for metric in metrics for need in METRICS[metric].needs}
+    generated, outputs = compared.made_features(name, kept)
+    sides = [generated, compared.real_features(name)]
+    labelled = labelled and bool(program.dataset.classes)
+    if not labelled:
+        sides = [Features(side.values, None, side.extractor) for side in sides]
+    return measure(
+        *sides,
+        program.dataset.classes if labelled else (),
+        metrics,
+        groups=compared.groups if labelled else {},
+        equal_n=program.eval.equal_n and labelled,
+        outputs=outputs,
+        train=compared.real_features(name, "train") if "train" in needs else None,
+        held_out=compared.real_features(name, "test") if "held_out" in needs else None,
+        text=beside.texts(compared, name, kept) if "text" in needs else None,
+        diversity=beside.distances(compared) if "diversity" in needs else None,
+        pairs=beside.pairs(compared) if "pairs" in needs else None,
+        seed=program.eval.seed,
+    )
+
+
+def _statistics(program: Program, network: Extractor) -> ReferenceStatistics | None:
+    """Those of ``eval.reference`` where it holds a mean and a covariance that others published."""
+    path = program.eval.reference
+    if not path or is_ours(path):
+        return None
+    image = jax.ShapeDtypeStruct((1, *program.transform.shape), np.uint8)
+    d = jax.eval_shape(network.extract, network.frozen, image)["features"].shape[1]
+    return read_statistics(path, d, extractor=network.name, field="eval.reference")
+
+
+def _to_statistics(compared: Compared, statistics: ReferenceStatistics) -> dict[str, Figure]:
+    """{"fd_reference": FD of the pooled images to the statistics}; ``fid_reference`` on Inception features."""
+    x = compared.made_features(compared.streamed[0], compared.plan.of_pool)[0]
+    name = f"{distance_name(x.extractor).lower()}_reference"
+    if len(x) < 2:
+        return {name: Figure(None, None, len(x), reason="1 image is too few")}
+    value = frechet_from_statistics(x.values.mean(0), np.cov(x.values, rowvar=False), statistics.mean, statistics.cov)
+    return {name: Figure(value, None, len(x))}
+
+
+def _notes(subject: Subject, statistics: ReferenceStatistics | None) -> dict[str, str]:
+    """What else is to be said of a figure, by its name."""
+    notes = {"clip_score": subject.about_prompts} if subject.about_prompts else {}
+    if statistics is not None:
+        notes |= dict.fromkeys(("fd_reference", "fid_reference"), statistics.label)
+    return notes
+
+
+def _about_reference(program: Program, compared: Compared) -> dict[str, Any]:
+    split, real = program.eval.reference_split, compared.reals(compared.streamed[0])
+    return {
+        "dataset": program.dataset.name,
+        "split": split,
+        "n": len(real.ids),
+        "left_out": program.dataset.sizes[split] - len(real.ids),
+        "fingerprints": {name: fingerprint(program, compared.networks, name, split) for name in compared.streamed},
+    }
 
 
 def _check_plain(program: Program, params: Params) -> None:
@@ -151,93 +243,3 @@ def _check_plain(program: Program, params: Params) -> None:
             f"weights at {wrong} have shape {found.get(wrong)}, the net's is {wanted.get(wrong)}; "
             "evaluation takes plain weights, without a replica axis"
         )
-
-
-def _plan(per_class: int, labels: np.ndarray, classes: int = 0) -> np.ndarray:
-    """n_c = min(asked, class size), i[k]; k is ``classes``, also where the last of them have no record."""
-    return np.minimum(per_class, np.bincount(labels, minlength=classes))
-
-
-def _pooled_plan(total: int, labels: np.ndarray, classes: int = 0) -> np.ndarray:
-    """``total`` images in the classes' shares, by largest remainder, i[k]; never more than there are reals."""
-    sizes = np.bincount(labels, minlength=classes)
-    exact = min(total, len(labels)) * sizes / len(labels)
-    counts = np.floor(exact).astype(int)
-    missing = min(total, len(labels)) - counts.sum()
-    counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
-    return counts
-
-
-def _pooled(made: np.ndarray, real: Features, extractor: str, e: Any) -> dict[str, float | None]:
-    metrics = [metric for metric in e.metrics if metric != "accuracy"]
-    unlabelled = Features(real.values, None, extractor)
-    return dict(measure(Features(made, None, extractor), unlabelled, (), metrics, seed=e.seed).values)
-
-
-@functools.cache
-def _extract(program: Program, extractor: Extractor) -> Any:
-    def extract(frozen: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = extractor.extract(frozen, jax.lax.with_sharding_constraint(images, over_rows(program.mesh)))
-        return found["features"], found["classes"]
-
-    return jax.jit(extract, out_shardings=replicated(program.mesh))
-
-
-def _real_features(program: Program, extractor: Extractor) -> Features:
-    extract, found, ids, labels = _extract(program, extractor), [], [], []
-    for batch in feed.once(program, program.eval.reference_split):
-        gathered = jax.tree.map(
-            np.asarray, jax.device_put((batch.id, batch.valid, batch.cond["label"]), replicated(program.mesh))
-        )
-        id_, valid, label = gathered
-        found.append(np.asarray(extract(extractor.frozen, batch.x)[0])[valid])
-        ids.append(id_[valid])
-        labels.append(label[valid])
-    order = np.concatenate(ids)
-    wanted = np.arange(program.dataset.sizes[program.eval.reference_split])
-    if program.loading.on_error == "skip":
-        wanted = np.intersect1d(wanted, order)
-    if not np.array_equal(np.sort(order), wanted):
-        raise ValueError(f"the {program.eval.reference_split} split was not read exactly once: {len(order)} images")
-    return Features(np.concatenate(found)[np.argsort(order)], np.concatenate(labels)[np.argsort(order)], extractor.name)
-
-
-def _weights(program: Program, params: Params) -> dict[str, str]:
-    """What the generated images are made of, those of a weaker net as well."""
-    found, weaker = {"of": program.optimiser.averages.use, "sha256": fingerprint(params)}, weaker_weights(program)
-    return found if weaker is None else found | {"weaker_sha256": fingerprint(weaker)}
-
-
-def _about(program: Program, extractor: Extractor, weights: dict[str, str], label: np.ndarray) -> dict[str, Any]:
-    """What decides the features of the generated images, to the bit on one topology."""
-    return {
-        "weights": weights,
-        "extractor": [extractor.name, extractor.sha256],
-        "config": {name: program.config[name] for name in ("process", "codec", "net", "cond", "sampler")},
-        "seed": program.eval.seed,
-        "batch_size": program.eval.batch_size,
-        "devices": [*program.mesh.devices.shape, jax.process_count()],
-        "images": np.bincount(label).tolist(),
-    }
-
-
-def _generated_features(
-    program: Program,
-    extractor: Extractor,
-    params: Params,
-    label: np.ndarray,
-    index: np.ndarray,
-    chunks: FeatureChunks,
-    between: Callable[[], None],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features f[n d] and read classes i[n], in the order of the plan; every planned image exactly once."""
-    extract = _extract(program, extractor)
-    stream = {"seed": program.eval.seed, "purpose": "evaluate"}
-    for places, images in generate(program, params, label, index, **stream, between=between, done=chunks.has):
-        values, classes = (np.asarray(a)[: len(places)] for a in extract(extractor.frozen, images))
-        chunks.add(places, values, classes)
-    order, found, predicted = chunks.all()
-    if not np.array_equal(np.sort(order), np.arange(len(label))):
-        raise ValueError(f"{len(label)} images were planned; {len(np.unique(order))} different ones were made")
-    back = np.argsort(order)
-    return found[back], predicted[back]

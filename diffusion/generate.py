@@ -74,14 +74,6 @@ def images(program: Program, params: Params, label: np.ndarray, index: np.ndarra
     return out
 
 
-def indices(label: np.ndarray) -> np.ndarray:
-    """i[n]: how many images of the same class come before each."""
-    index = np.zeros(len(label), np.int64)
-    for c in np.unique(label):
-        index[label == c] = np.arange(np.sum(label == c))
-    return index
-
-
 def asked_labels(classes: str, num: int, names: Sequence[str]) -> np.ndarray:
     """i[n] from ``sample.classes``: "3,3,7" cycled to ``num``, "3:20,cat:5" as counted, "" all classes in turn.
 

@@ -37,7 +37,7 @@ class Program:
     """Everything a mode needs, nothing of it started. ``config`` is for records only: nobody reads settings from it.
 
     Attributes:
-      make_extractor: makes or loads the network whose features are compared.
+      extractors: makes or loads each network that the evaluation's metrics need, by row of EXTRACTORS.
       schedule: the learning rate, with its plateau if it has one.
       best: (name, mode) of the metric that ranks checkpoints.
       snapshot_every: steps between snapshots of the averages; 0 never.
@@ -56,7 +56,7 @@ class Program:
     snapshot_every: int
     schedule: Schedule
     sampling: Sampling
-    make_extractor: Callable[[Given], Extractor]
+    extractors: Mapping[str, Callable[[Given], Extractor]]
     train: settings.Train
     val: settings.Validate
     checkpoint: settings.Checkpoint

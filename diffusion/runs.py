@@ -159,8 +159,11 @@ def best_record(program: Program, meta: dict[str, Any] | None) -> BestRecord:
     return saved if (saved.metric, saved.mode) == program.best else fresh
 
 
-def ema_weights(program: Program, step: str) -> Restored:
-    """This workdir's checkpoint ``step`` (latest, best or a number), of which only the EMA ``ema.use`` is read.
+def ema_weights(program: Program, step: str, name: str = "") -> Restored:
+    """This workdir's checkpoint ``step`` (latest, best or a number), of which only the EMA ``name`` is read.
+
+    Args:
+      name: of the average; ``ema.use`` where empty.
 
     Weights that `posthoc` made are read from their own file, without any meta.
 
@@ -168,7 +171,7 @@ def ema_weights(program: Program, step: str) -> Restored:
       NoValidCheckpoint: there is none such. MismatchError: it holds another net.
       ConfigError, DataError: `posthoc` made no such weights, or their file is damaged.
     """
-    saved, use = checkpoints(program, read_only=True), program.optimiser.averages.use
+    saved, use = checkpoints(program, read_only=True), name or program.optimiser.averages.use
     if use.startswith(posthoc.PREFIX):
         wanted = str(saved.best()) if step == "best" else step
         return _posthoc_weights(program, use.removeprefix(posthoc.PREFIX), wanted)

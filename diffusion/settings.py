@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion.ema import exponent
+from diffusion.metrics import METRICS
 
 
 def _check(section: Any, **least: float) -> None:
@@ -51,16 +52,41 @@ class Checkpoint:
 class Evaluate:
     every: int
     metrics: tuple[str, ...]
+    extractor: str
+    perceptual: str
     num_samples: int
     num_samples_per_class: int
+    equal_n: bool
+    classes: str
+    num_classes: int
+    groups: str
     reference_split: str
+    reference: str
+    prompt: str
+    pairs: int
+    images: str
+    emas: tuple[str, ...]
+    guidance_scales: tuple[float, ...]
     batch_size: int
     seed: int
     step: str
+    cache: str
 
     def __post_init__(self):
-        _check(self, every=0, num_samples=0, num_samples_per_class=1, batch_size=1, seed=0)
-        _check_step(self.step)
+        _check(self, every=0, num_samples=0, num_samples_per_class=1, num_classes=0, pairs=1, batch_size=1, seed=0)
+        _check_step(self.step, "all")
+        if self.prompt and "{}" not in self.prompt:
+            raise ValueError(f"prompt is {self.prompt!r}; it needs a {{}} where the class's name goes")
+
+    @property
+    def streamed(self) -> tuple[str, ...]:
+        """The rows of EXTRACTORS that see every image; the first one's features are the evaluation's own."""
+        found = [self.network(m) for m in self.metrics if not {"diversity", "pairs"} & set(METRICS[m].needs)]
+        return tuple(dict.fromkeys(found or [self.extractor]))
+
+    def network(self, metric: str) -> str:
+        """The row of EXTRACTORS whose answers a metric is taken on; "perceptual" is ``eval.perceptual``'s."""
+        return METRICS[metric].network or self.extractor
 
 
 @dataclass(frozen=True)
@@ -136,6 +162,7 @@ class Cluster:
                 raise ValueError(f"coordinator is {self.coordinator!r}; it must be host:port of process 0")
 
 
-def _check_step(step: str) -> None:
-    if step not in ("latest", "best") and not step.isdigit():
-        raise ValueError(f"step is {step!r}; it must be latest, best or a number")
+def _check_step(step: str, *more: str) -> None:
+    words = ("latest", "best", *more)
+    if step not in words and not step.isdigit():
+        raise ValueError(f"step is {step!r}; it must be {', '.join(words)} or a number")

@@ -162,7 +162,7 @@ def _read_pickled(path: Path) -> Tensors:
 def _array(tensor, torch) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:  # NumPy has none
         tensor = tensor.float()
-    return np.array(tensor.detach().numpy(), order="C")
+    return tensor.detach().numpy()
 
 
 def _line(error: Exception) -> str:

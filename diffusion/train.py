@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import cluster, evaluate, events, feed, runs, snapshots
+from diffusion import cluster, evaluate, evaluations, events, feed, runs, snapshots, validation
 from diffusion.bad_steps import BadSteps
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
@@ -203,12 +203,12 @@ class Loop:
             if due["snapshot"]:
                 events.snapshot(p, state, step)
             if due["val"]:
-                values |= evaluate.validation(p, {"val/loss": weights, "val/loss_raw": state.params}, between)
+                values |= validation.validation(p, {"val/loss": weights, "val/loss_raw": state.params}, between)
                 self.log.writers.write(step, values)
             if due["sample"]:
                 events.sample_grid(p, weights, step, self.log.writers, between)
             if due["eval"]:
-                values |= events.evaluation(p, weights, step, self.log.writers, between)
+                values |= evaluations.evaluation(p, state.ema, step, self.log.writers, between).values
             if due["plateau"]:
                 state = self._observe(values.get("val/loss"))
                 self.since_observed = Window(0)
@@ -276,7 +276,7 @@ def _prepare(program: Program) -> Loader:
         source = feed.loader(program, "train", training=True)
         source.batch(0)
         if program.eval.metrics:
-            evaluate.prepare(program)
+            evaluate.check(program)
     except DataError as error:
         error.status = 2
         raise

@@ -1,12 +1,14 @@
 import csv
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diffusion.eval_report import announcements, console_table, csv_text, scores_report, write_report
-from diffusion.metrics import Aggregate, ClassRow, Features, measure
+from diffusion.eval_report import csv_text, scores_report, write_report
+from diffusion.metrics import ClassRow, Features, measure
 
 ROWS = (
     ClassRow("ant", 30, 30, 1.25, 0.1, 15, 2.5, 2.25, 0.25, 3.5, 0.5),
@@ -14,8 +16,10 @@ ROWS = (
     ClassRow("cat", 1, 1, flag="unreliable", reason="1 images a side: a distance needs 2"),
     ClassRow("long-named dog", 30, 30, 2.75, 0.1, 15, 2.5, 2.25, 0.25, 3.5, 0.5),
 )
-TOTALS = {"fd": Aggregate(2.0, 2.0, 0.75, (("long-named dog", 2.75), ("ant", 1.25)), 2, 4)}
-HEADER = "class,n_real,n_gen,fd,fd_se,n_floor,fd_half,fd_floor,fd_excess,kid_x1e3,kid_se,density,coverage,coverage_expected,flag"
+HEADER = (
+    "class,n_real,n_gen,fd,fd_se,n_floor,fd_half,fd_floor,fd_excess,kid_x1e3,kid_se,"
+    "density,coverage,coverage_expected,flag"
+)
 
 
 def test_csv_has_a_row_per_class():
@@ -37,7 +41,7 @@ def test_report_is_whole_json_without_nan(tmp_path):
     write_report(path_json, path_csv, report, ROWS)
     text = path_json.read_text()
     found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
-    assert found["schema"] == 1 and found["step"] == 10 and found["seeds"] == [1, 2]
+    assert found["schema"] == 2 and found["step"] == 10 and found["seeds"] == [1, 2]
     assert found["metrics"] == {"eval/fd": None, "eval/kid": 0.5, "eval/x": None, "eval/y": None}
     assert found["reasons"] == {
         "eval/x": "too few",
@@ -61,40 +65,29 @@ def test_a_failed_write_leaves_the_old_report(tmp_path):
 def test_scores_become_a_report():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [25, 1])
-    scores = measure(*(Features(rng.normal(size=(26, 3)), labels, "e") for _ in range(2)), ("ant", "bee"))
+    sides = (Features(rng.normal(size=(26, 3)), labels, "e") for _ in range(2))
+    scores = measure(*sides, ("ant", "bee"), ("fd", "vendi"), groups={"all": [0, 1]})
     report = scores_report(scores)
     assert report["metrics"]["eval/fd/class/ant"] == scores.rows[0].fd
     assert report["metrics"]["eval/fd/class/bee"] is None and "eval/fd/class/bee" in report["reasons"]
-    assert list(report["classes"][0]) == HEADER.split(",")
+    assert report["errors"]["eval/fd/class/ant"] == scores.rows[0].fd_se and "eval/fd/class/bee" not in report["errors"]
+    assert report["n"]["eval/fd"] == [26, 26] and report["n"]["eval/vendi"] == [26, None]
+    assert report["n"]["eval/fd/group/all"] == [26, 26] and not any("/class/" in name for name in report["n"])
+    assert list(report["classes"][0]) == list(report["groups"][0]) == HEADER.split(",")
+    assert [row["class"] for row in report["groups"]] == ["all"]
     assert report["class_reasons"].keys() == {"bee"}
     assert report["aggregates"]["fd"]["of"] == 2
-    assert report["pooled"] == {"n": 26, "balanced": False}
+    assert report["pooled"] == {"n": 26, "balanced": False, "equal_n": None}
+    assert report["networks"] == {"fd": "e", "vendi": "e"}
     assert json.loads(json.dumps(report, allow_nan=False))
 
 
-def test_console_table_puts_the_worst_first():
-    lines = console_table(ROWS, TOTALS, "cls-toy-12345678", {"ant": 0.975, "bee": 1.0}).splitlines()
-    assert lines[0].startswith("FD[cls-toy-12345678]")
-    assert [line.split("  ")[0] for line in lines[2:6]] == ["bee", "long-named dog", "ant", "cat"]
-    assert lines[2].endswith("unreliable") and "97.5%" in lines[4] and not lines[4].endswith("unreliable")
-    assert lines[5].split()[1:3] == ["1", "-"]
-    assert lines[6] == "fd: mean 2 ± 0.75, median 2 over 2 of 4 classes; worst: long-named dog 2.75, ant 1.25"
-    ends = {len(line.removesuffix("  unreliable")) for line in lines[1:6]}
-    assert len(ends) == 1, "columns line up"
-    assert console_table((), {}, "inception-2015").startswith("FID[inception-2015]")
-    assert "asked" not in console_table(ROWS, TOTALS, "cls-toy-12345678")
-
-
-def test_no_aggregate_is_said():
-    empty = {"fd": Aggregate(None, None, None, (), 0, 2)}
-    assert "no aggregate, over 0 of 2 classes" in console_table(ROWS[1:3], empty, "e")
-
-
-def test_small_classes_are_announced():
-    assert announcements(ROWS, 30) == [
-        "class bee: 7 images a side instead of the 30 requested"
-        " (unreliable: read its KID, it is left out of the aggregates)",
-        "class cat: 1 images a side instead of the 30 requested"
-        " (unreliable: read its KID, it is left out of the aggregates)",
-    ]
-    assert len(announcements(ROWS, 50)) == 4
+def test_every_key_of_a_report_is_explained():
+    rng = np.random.default_rng(0)
+    scores = measure(*(Features(rng.normal(size=(4, 3)), None, "e") for _ in range(2)), (), ("fd",))
+    page = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    keys = {
+        cell for row in page.splitlines() if row.startswith("| `") for cell in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert {"schema", *scores_report(scores)} <= keys
+    assert HEADER.replace(",", ", ") in " ".join(page.split())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from diffusion import evaluate, feed, generate, runs, train
+from diffusion import feed, generate, runs, train, validation
 from diffusion.checkpoint import Checkpoints
 from diffusion.leaves import by_path
 from diffusion.lr_schedules import plateau_state
@@ -220,7 +220,7 @@ def test_every_layout_draws_the_same_images(layout):
 
 
 def test_every_layout_validates_alike():
-    found, wanted = (evaluate.validation(p, {"val/loss": lying}) for p, _, lying in map(weights, [(1, 8), (8, 1)]))
+    found, wanted = (validation.validation(p, {"val/loss": lying}) for p, _, lying in map(weights, [(1, 8), (8, 1)]))
     assert list(found) == list(wanted)
     np.testing.assert_allclose(*(list(values.values()) for values in (found, wanted)), rtol=1e-5)
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from diffusion.errors import ConfigError
-from diffusion.generate import asked_labels, images, indices
+from diffusion.generate import asked_labels, images
+from diffusion.plan import indices
 from tests.tiny import program
 
 NAMES = ("cat", "dog", "7", "owl")

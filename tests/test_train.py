@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import main_jax
-from diffusion import destinations, evaluate, events, feed, train
+from diffusion import destinations, evaluate, events, feed, reference, train, validation
 from diffusion.errors import DataError, Stopped
+from diffusion.feature_chunks import FeatureChunks
 from diffusion.signals import StopRequest
 from tests.tiny import arguments, log, program, state_print
 
@@ -66,7 +67,7 @@ def test_the_reported_counts_are_exact(finished):
     report = json.loads((finished / "eval" / "step_00000012.json").read_text())
     assert report["counts"] == {str(digit): 3 for digit in range(10)}
     assert report["reference"]["n"] == 1438 and report["step"] == 12
-    assert report["extractor"]["name"].startswith("cls-digits-")
+    assert report["extractors"]["classifier"]["name"].startswith("cls-digits-")
 
 
 def test_validation_compares_two_weights_on_the_same_draws(tmp_path):
@@ -74,8 +75,8 @@ def test_validation_compares_two_weights_on_the_same_draws(tmp_path):
     p = quiet(tmp_path / "run")
     one, other = (p.diffusion.net.init(jax.random.key(seed)) for seed in (0, 1))
     other = jax.tree.map(lambda a: a + 0.1, other)
-    both = evaluate.validation(p, {"val/loss": one, "val/loss_raw": other})
-    same = evaluate.validation(p, {"val/loss": other, "val/loss_raw": other})
+    both = validation.validation(p, {"val/loss": one, "val/loss_raw": other})
+    same = validation.validation(p, {"val/loss": other, "val/loss_raw": other})
     assert both["val/loss"] != both["val/loss_raw"]
     for part in ("", "/q0", "/q1", "/q2", "/q3"):
         assert both[f"val/loss_raw{part}"] == same[f"val/loss{part}"] == same[f"val/loss_raw{part}"]
@@ -163,10 +164,10 @@ def test_400_steps_on_eight_devices(tmp_path):
 def test_an_exception_in_an_evaluation_saves_first_and_the_next_run_owes_it(tmp_path, monkeypatch):
     workdir, broken = tmp_path / "run", evaluate.report
 
-    def fails_at_the_end(program, params, step, between):
+    def fails_at_the_end(program, params, step, *others):
         if step == 12:
             raise RuntimeError("the evaluation broke")
-        return broken(program, params, step, between)
+        return broken(program, params, step, *others)
 
     monkeypatch.setattr(evaluate, "report", fails_at_the_end)
     assert main_jax.main(arguments(workdir)) == 1
@@ -236,9 +237,9 @@ def test_an_exception_in_data_or_a_writer_saves_first(tmp_path, capsys, fault, w
 def _stop_in(event, stop, monkeypatch):
     """Ask to stop from within the first ``event`` of the run."""
     if event == "evaluation":
-        owner, name = evaluate, "_real_features"
+        owner, name = reference, "reals"
     elif event == "validation":
-        owner, name = evaluate, "_validation_step"
+        owner, name = validation, "_step"
     else:
         owner, name = events, "indices"
     inner = getattr(owner, name)
@@ -269,37 +270,37 @@ def test_an_interrupted_evaluation_draws_no_image_twice(finished, tmp_path, monk
     """Stopped after one of three batches, it draws the other two; the figures are those of an undisturbed one."""
     workdir, few = tmp_path / "run", {"eval__num_samples_per_class": 7, "train__steps": 6, "eval__every": 0}
     drawn, stop = [], StopRequest()
-    add = evaluate.FeatureChunks.add
+    add = FeatureChunks.add
 
     def counting(self, places, *made):
         drawn.append(places.tolist())
         stop.reason = "SIGTERM"
         add(self, places, *made)
 
-    monkeypatch.setattr(evaluate.FeatureChunks, "add", counting)
+    monkeypatch.setattr(FeatureChunks, "add", counting)
     with pytest.raises(Stopped):
         train.run(program(workdir, **few), stop)
     assert len(drawn) == 1 and len(list((workdir / "cache").glob("evaluation-*/*.npz"))) == 1
     train.run(program(workdir, **few))
     assert [places[0] for places in drawn] == [0, 32, 64] and sum(map(len, drawn)) == 70
     assert not list((workdir / "cache").glob("evaluation-*")), "nothing of it is left"
-    monkeypatch.setattr(evaluate.FeatureChunks, "add", add)
+    monkeypatch.setattr(FeatureChunks, "add", add)
     train.run(program(tmp_path / "straight", **few))
     assert log(workdir) == log(tmp_path / "straight")
 
 
 def test_features_of_other_weights_or_damaged_ones_are_drawn_again(tmp_path):
-    places, features, classes = np.arange(3), np.ones((3, 2), np.float32), np.zeros(3, np.int32)
-    evaluate.FeatureChunks(tmp_path, {"weights": "a"}).add(places, features, classes)
-    again = evaluate.FeatureChunks(tmp_path, {"weights": "a"})
+    places, answers = np.arange(3), {"net/features": np.ones((3, 2), np.float32)}
+    FeatureChunks(tmp_path, {"weights": "a"}).add(places, answers)
+    again = FeatureChunks(tmp_path, {"weights": "a"})
     assert again.has(places) and not again.has(places[:2]) and not again.has(places + 3)
-    np.testing.assert_array_equal(again.all()[1], features)
-    assert not evaluate.FeatureChunks(tmp_path, {"weights": "b"}).has(places)
+    np.testing.assert_array_equal(again.all()[1]["net/features"], answers["net/features"])
+    assert not FeatureChunks(tmp_path, {"weights": "b"}).has(places)
     (file,) = tmp_path.glob("*/*.npz")
     raw = bytearray(file.read_bytes())
     raw[len(raw) // 2] ^= 16
     file.write_bytes(bytes(raw))
-    assert not evaluate.FeatureChunks(tmp_path, {"weights": "a"}).has(places)
+    assert not FeatureChunks(tmp_path, {"weights": "a"}).has(places)
 
 
 def test_non_finite_steps_end_the_run_with_a_healthy_state(tmp_path, monkeypatch):
@@ -406,7 +407,7 @@ def test_a_plateau_sees_one_observation_per_validation(tmp_path, monkeypatch, ca
         val__every=2, sample__every=0, eval__metrics="()", log__every=1, train__steps=8,
     )  # fmt: skip
     losses = iter([4.0, 4.0, 4.0, 1e-3])
-    monkeypatch.setattr(evaluate, "validation", lambda *_: {"val/loss": next(losses)})
+    monkeypatch.setattr(validation, "validation", lambda *_: {"val/loss": next(losses)})
     train.run(p)
     rates = {line["step"]: line["train/lr"] for line in log(tmp_path / "run") if "train/lr" in line}
     assert rates[1] == rates[4] == pytest.approx(2e-3)

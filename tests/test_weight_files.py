@@ -133,7 +133,7 @@ def test_another_networks_file_is_refused_by_its_keys():
     assert "1 of another shape (a (2, 3) for (3, 2))" in str(said.value)
     weight_files.check_keys(found, {"a": (2, 3), "b": (2,)}, [r"x\..*"])
     with pytest.raises(DataError, match="x.position_ids"):
-        weight_files.check_keys(found, {"a": (2, 3), "b": (2,)}, ["position_ids"])
+        weight_files.check_keys(found, {"a": (2, 3), "b": (2,)}, ["x", "position_ids"])
 
 
 def test_a_pickle_is_converted_once(tmp_path, cache, torch):
@@ -182,6 +182,14 @@ def test_a_damaged_conversion_is_made_anew_or_refused(tmp_path, cache, torch, ca
     converted.write_bytes(whole[:-20])
     load(path, file)
     assert torch.loads == 3
+
+
+def test_a_conversion_of_another_file_is_not_taken_for_this_ones(tmp_path, cache, torch):
+    path, digest = pickled(tmp_path / "net.pth")
+    tensor_files.save_conversion(
+        cache / f"net.from-{digest[:8]}.safetensors", {"conv.weight": np.zeros((2, 3))}, "0" * 64
+    )
+    np.testing.assert_array_equal(load(path, WeightFile(("net.pth",))).tensors["conv.weight"], TENSORS["conv.weight"])
 
 
 def test_without_torch_the_way_to_it_is_named(tmp_path, monkeypatch):

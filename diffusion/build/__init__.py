@@ -4,7 +4,6 @@
 reads a pixel or compiles anything.
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from ml_collections import ConfigDict
 
 from diffusion import settings
 from diffusion.best import resolve_metric
-from diffusion.build.choices import check_seed, choose, fields_of, known, section
+from diffusion.build.choices import check_seed, choose, section
+from diffusion.build.evaluation import make_evaluation, measured
 from diffusion.build.model import make_diffusion
 from diffusion.build.sampling import make_sampling
 from diffusion.build.training import make_optimiser, snapshot_every, strict_slices
@@ -20,9 +20,7 @@ from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
 from diffusion.errors import ConfigError, DataError
-from diffusion.extractors import EXTRACTORS
 from diffusion.mesh import make_mesh
-from diffusion.metrics import METRICS, rankable
 from diffusion.program import Loading, Program
 
 ON_ERROR = ("raise", "skip")
@@ -47,13 +45,14 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     diffusion = make_diffusion(c, dataset, transform)
     mesh = make_mesh(c.mesh.data, c.mesh.fsdp)
     schedule, optimiser = make_optimiser(c, strict_slices(c, mesh.size), training)
-    evaluate = section("eval", settings.Evaluate, {k: c.eval[k] for k in fields_of(settings.Evaluate)})
-    _check_evaluation(c.eval, evaluate, dataset)
+    evaluate, extractors = make_evaluation(c, dataset, optimiser.averages)
     val = section("val", settings.Validate, c.val)
     checkpoint = section("checkpoint", settings.Checkpoint, c.checkpoint)
     best = (checkpoint.best_metric, checkpoint.best_mode)
     if training:
-        best = resolve_metric(*best, _measured(val, evaluate, dataset))
+        best = resolve_metric(
+            *best, {"train/loss": "min"} | ({"val/loss": "min"} if val.every else {}) | measured(evaluate, dataset)
+        )
     return Program(
         config=_resolved(config, best, optimiser.averages.use),
         workdir=Path(workdir or f"runs/{c.name}"),
@@ -68,7 +67,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         snapshot_every=snapshot_every(c.ema, optimiser.averages),
         schedule=schedule,
         sampling=make_sampling(c, diffusion, dataset),
-        make_extractor=functools.partial(choose, EXTRACTORS, "eval", c.eval, "extractor"),
+        extractors=extractors,
         train=train,
         val=val,
         checkpoint=checkpoint,
@@ -115,26 +114,3 @@ def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
             if c[field]:
                 raise ConfigError(f"data.{field}", f"is {c[field]}; it is for images, and {dataset.name} holds latents")
     return dataset, make_transform(c.size, c.channels, c.flip, dataset.image_shape)
-
-
-def _check_evaluation(c: ConfigDict, e: settings.Evaluate, dataset: Dataset) -> None:
-    known(EXTRACTORS, "eval.extractor", c.extractor)
-    for metric in e.metrics:
-        known(METRICS, "eval.metrics", metric)
-    if e.reference_split not in dataset.sizes:
-        raise ConfigError("eval.reference_split", f"{e.reference_split!r} is not one of: {', '.join(dataset.sizes)}")
-    if e.metrics and dataset.latent:
-        raise ConfigError("eval.metrics", f"{dataset.name} holds latents, and nothing decodes them yet: take ()")
-    if "fid" in e.metrics and c.extractor == "classifier":
-        raise ConfigError("eval.metrics", "fid is a distance of Inception features; with the classifier's, take fd")
-    if e.metrics and not dataset.classes:
-        raise ConfigError(
-            "eval.metrics",
-            f"{dataset.name} has no labels, which the classifier needs; take eval.metrics=() to go without",
-        )
-
-
-def _measured(val: settings.Validate, e: settings.Evaluate, dataset: Dataset) -> dict[str, str]:
-    """{name: "min" or "max"} of the metrics that may rank checkpoints."""
-    losses = {"train/loss": "min"} | ({"val/loss": "min"} if val.every else {})
-    return losses | {f"eval/{name}": better for name, better in rankable(e.metrics, dataset.classes).items()}

@@ -68,7 +68,7 @@ def folder(root: str, seed: int, *, test_fraction: float = 0.2) -> Dataset:
         raise ConfigError("data.root", f"{base} is not a folder")
     if (base / "train").is_dir():
         return _from_split_folders(base)
-    classes, files, labels = _scan(base)
+    classes, files, labels = scan(base)
     if len(files) < 2:
         raise DataError(f"{base}: {len(files)} image in all; at least 2 are needed, to train and to test")
 
@@ -84,8 +84,8 @@ def _from_split_folders(base: Path) -> Dataset:
     held_out = next((base / name for name in ("test", "val") if (base / name).is_dir()), None)
     if held_out is None:
         raise DataError(f"{base}: train/ but no test/ or val/; set data.root to {base / 'train'} to split it")
-    classes, files, labels = _scan(base / "train")
-    test_classes, test_files, test_labels = _scan(held_out)
+    classes, files, labels = scan(base / "train")
+    test_classes, test_files, test_labels = scan(held_out)
     if classes != test_classes:
         differing = ", ".join(sorted(set(classes) ^ set(test_classes)))
         raise DataError(f"{base}: only one of train/ and {held_out.name}/ has the classes: {differing}")
@@ -102,14 +102,14 @@ def _dataset(
     return Dataset(base.resolve().name, classes, sizes, image_shape=None, open=opener(splits))
 
 
-def _scan(base: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
+def scan(base: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
     """Class names, files and labels i32[n]; DataError where there are none."""
-    folders = _listed(base, lambda entry: entry.is_dir() and not entry.name.startswith("."))
+    folders = listed(base, lambda entry: entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise DataError(f"{base}: no class folders; it must hold one folder of images per class, as {base}/NAME/1.png")
     files, labels = [], []
     for label, class_folder in enumerate(folders):
-        found = _listed(class_folder, _is_image)
+        found = listed(class_folder, is_image)
         if not found:
             raise DataError(f"{class_folder}: no images; a class folder holds {' '.join(SUFFIXES)} files")
         files += found
@@ -117,7 +117,7 @@ def _scan(base: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
     return tuple(path.name for path in folders), tuple(files), np.array(labels, np.int32)
 
 
-def _listed(folder: Path, wanted: Callable[[os.DirEntry], bool]) -> list[Path]:
+def listed(folder: Path, wanted: Callable[[os.DirEntry], bool]) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             return sorted(folder / entry.name for entry in entries if wanted(entry))
@@ -125,7 +125,7 @@ def _listed(folder: Path, wanted: Callable[[os.DirEntry], bool]) -> list[Path]:
         raise DataError(f"{folder}: cannot be listed ({error})") from error
 
 
-def _is_image(entry: os.DirEntry) -> bool:
+def is_image(entry: os.DirEntry) -> bool:
     if Path(entry.name).suffix.lower() not in SUFFIXES or entry.name.startswith(".") or entry.is_dir():
         return False
     if not entry.is_file():

@@ -38,6 +38,23 @@ def decode(source: Path | bytes, name: str) -> np.ndarray:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
+def check_header(path: Path) -> tuple[int, int]:
+    """(h, w) as the file's header says, before an EXIF tag turns it; reads no pixels.
+
+    Raises:
+      DataError: no image, or one of floating-point pixels.
+    """
+    try:
+        with Image.open(path, formats=_formats()) as image:
+            if image.mode == "F":
+                raise ValueError("floating-point pixels have no known range; save it with 8 bits per channel")
+            return image.height, image.width
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not a readable image (its content is none of: {', '.join(FORMATS)})") from error
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: not a readable image ({error})") from error
+
+
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS that this Pillow was built with."""

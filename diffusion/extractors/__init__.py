@@ -5,7 +5,9 @@ from diffusion.extractors.clip import clip
 from diffusion.extractors.dinov2 import dinov2
 from diffusion.extractors.extractor import Extractor, Given, check_images
 from diffusion.extractors.inception import inception
+from diffusion.extractors.lpips import PERCEPTUAL
+from diffusion.extractors.raw_pixels import pixels
 
-__all__ = ["EXTRACTORS", "Extractor", "Given", "check_images"]
+__all__ = ["EXTRACTORS", "PERCEPTUAL", "Extractor", "Given", "check_images"]
 
-EXTRACTORS = {"classifier": classifier, "clip": clip, "dinov2": dinov2, "inception": inception}
+EXTRACTORS = {"classifier": classifier, "clip": clip, "dinov2": dinov2, "inception": inception, "pixels": pixels}

@@ -42,7 +42,7 @@ def cmmd(generated: np.ndarray, real: np.ndarray) -> dict[str, Figure]:
     x, y = _unit(generated, "generated images"), _unit(real, "real images")
     if min(len(x), len(y)) < 3:
         raise ValueError(f"CMMD and its error need at least 3 images on each side; got {len(x)} and {len(y)}")
-    # of unit vectors |x - y|^2 = 2 - 2 x.y; the constant drops out of k - 1, which keeps the digits of a small CMMD
+    # |x - y|^2 = 2 - 2 x.y; k - 1 has the same discrepancy as k, is 0 between equals and keeps small digits
     sums = mmd.Sums.of(x, y, lambda dot: np.expm1((dot - 1) / SIGMA**2))
     found = {"cmmd_v": mmd.biased, "cmmd_u": mmd.unbiased}
     return {

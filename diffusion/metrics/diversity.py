@@ -54,18 +54,24 @@ def vendi(x: np.ndarray) -> Figure:
       ValueError: no rows, or one without direction (all zeros).
     """
     x = _unit_rows(x)
-    value, n = _score(x), len(x)
+    n = len(x)
+    few = n <= x.shape[1]
+    gram = x @ x.T if few else x.T @ x  # both have the same eigenvalues above 0
+    value = _score(gram / n)
     if n < 3:
         return Figure(value, None, n, reason="no error from fewer than 3 images")
     groups = jackknife.group_of(n)
     sizes = np.bincount(groups)
-    left_out = np.array([_score(x[groups != g]) for g in range(len(sizes))])
-    return Figure(value, float(np.sqrt(jackknife.variance(value, left_out, sizes))), n)
+    left_out = []
+    for g, size in enumerate(sizes):
+        keep, out = groups != g, x[groups == g]
+        rest = gram[np.ix_(keep, keep)] if few else gram - out.T @ out
+        left_out.append(_score(rest / (n - size)))
+    return Figure(value, float(np.sqrt(jackknife.variance(value, np.array(left_out), sizes))), n)
 
 
-def _score(x: np.ndarray) -> float:
-    gram = x @ x.T if len(x) <= x.shape[1] else x.T @ x  # XX' and X'X have the same eigenvalues above 0
-    values = np.linalg.eigvalsh(gram / len(x))
+def _score(gram: np.ndarray) -> float:
+    values = np.linalg.eigvalsh(gram)
     values = values[values > 0]  # 0 log 0 = 0; zeros are rounded to either side
     return float(np.exp(-np.sum(values * np.log(values))))
 

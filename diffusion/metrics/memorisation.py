@@ -53,9 +53,10 @@ class Neighbours:
         }
 
     def suspicious(self, count: int) -> list[tuple[int, int, float]]:
-        """The pairs of lowest ratio, the worst first: (generated index, training index, ratio)."""
-        worst = np.lexsort((self.distance, self.ratio))[:count]
-        return [(int(i), int(self.index[i]), float(self.ratio[i])) for i in worst]
+        """The pairs of lowest finite ratio, the worst first: (generated index, training index, ratio)."""
+        ratio = self.ratio
+        worst = [i for i in np.lexsort((self.distance, ratio)) if np.isfinite(ratio[i])][:count]
+        return [(int(i), int(self.index[i]), float(ratio[i])) for i in worst]
 
     def _median(self, ratio: np.ndarray) -> Figure:
         n, middle = len(ratio), float(np.median(ratio))

@@ -15,15 +15,12 @@ Kernel = Callable[[np.ndarray], np.ndarray]  # of the inner products of rows, f6
 class Sums:
     """Sums of the kernel over pairs of jackknife groups.
 
-    xx [g g], yy [q q]: without the pairs of a row with itself; xy [g q]; own_x [g], own_y [q]: of those pairs;
-    nx [g], ny [q]: rows in each group.
+    xx [g g], yy [q q], xy [g q]: the sums, without the pairs of a row with itself; nx [g], ny [q]: rows in each group.
     """
 
     xx: np.ndarray
     yy: np.ndarray
     xy: np.ndarray
-    own_x: np.ndarray
-    own_y: np.ndarray
     nx: np.ndarray
     ny: np.ndarray
 
@@ -32,18 +29,15 @@ class Sums:
         """Of x [n d] and y [m d], both with at least one row; ValueError for widths that differ."""
         if x.shape[1] != y.shape[1]:
             raise ValueError(f"features have {x.shape[1]} columns on one side and {y.shape[1]} on the other")
-        own_x, own_y = (np.bincount(jackknife.group_of(len(z)), kernel(np.sum(z * z, axis=1))) for z in (x, y))
-        xx, yy = _between(x, x, kernel) - np.diag(own_x), _between(y, y, kernel) - np.diag(own_y)
         sizes = [np.bincount(jackknife.group_of(len(z))) for z in (x, y)]
-        return cls(xx, yy, _between(x, y, kernel), own_x, own_y, *sizes)
+        return cls(_within(x, kernel), _within(y, kernel), _between(x, y, kernel), *sizes)
 
     def without_x(self, g: int) -> "Sums":
         keep = np.arange(len(self.nx)) != g
-        xx, xy, own_x, nx = self.xx[keep][:, keep], self.xy[keep], self.own_x[keep], self.nx[keep]
-        return Sums(xx, self.yy, xy, own_x, self.own_y, nx, self.ny)
+        return Sums(self.xx[keep][:, keep], self.yy, self.xy[keep], self.nx[keep], self.ny)
 
     def swapped(self) -> "Sums":
-        return Sums(self.yy, self.xx, self.xy.T, self.own_y, self.own_x, self.ny, self.nx)
+        return Sums(self.yy, self.xx, self.xy.T, self.ny, self.nx)
 
 
 def unbiased(sums: Sums) -> float:
@@ -54,9 +48,12 @@ def unbiased(sums: Sums) -> float:
 
 
 def biased(sums: Sums) -> float:
-    """The V-statistic (eq. 5): never below 0, and above it by about 1 / n + 1 / m for small samples."""
+    """The V-statistic (eq. 5) of a kernel that is 0 between a row and itself.
+
+    Any kernel with one value there may be so shifted: a constant falls out of the difference.
+    """
     n, m = sums.nx.sum(), sums.ny.sum()
-    within = (sums.xx.sum() + sums.own_x.sum()) / n**2 + (sums.yy.sum() + sums.own_y.sum()) / m**2
+    within = sums.xx.sum() / n**2 + sums.yy.sum() / m**2
     return float(within - 2 * sums.xy.sum() / (n * m))
 
 
@@ -67,6 +64,11 @@ def standard_error(sums: Sums, statistic: Callable[[Sums], float]) -> float:
     without_y = np.array([statistic(sums.swapped().without_x(g)) for g in range(len(sums.ny))])
     total = jackknife.variance(value, without_x, sums.nx) + jackknife.variance(value, without_y, sums.ny)
     return float(np.sqrt(total))
+
+
+def _within(x: np.ndarray, kernel: Kernel) -> np.ndarray:
+    own = np.bincount(jackknife.group_of(len(x)), weights=kernel(np.sum(x * x, axis=1)))
+    return _between(x, x, kernel) - np.diag(own)
 
 
 def _between(x: np.ndarray, y: np.ndarray, kernel: Kernel) -> np.ndarray:

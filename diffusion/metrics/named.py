@@ -36,8 +36,8 @@ def fid(generated: Features, real: Features, names: Sequence[str] = ()) -> Value
 
 
 def check_inception(extractor: str) -> None:
-    """Raises ValueError unless the extractor is an Inception network."""
-    if not extractor.startswith("inception"):
+    """Raises ValueError unless the features are those of Inception's last pooling."""
+    if not extractor.startswith("inception") or "-tap" in extractor:
         raise ValueError(f"FID is defined on Inception features; these come from {extractor!r}: call it FD")
 
 

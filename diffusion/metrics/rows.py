@@ -19,7 +19,7 @@ from diffusion.metrics.kid_subsets import kid_subsets
 from diffusion.metrics.manifold import density_coverage, precision_recall
 from diffusion.metrics.matching import POOLED, Match
 from diffusion.metrics.memorisation import held_out_gap, neighbours
-from diffusion.metrics.named import over_classes
+from diffusion.metrics.named import check_inception, over_classes
 from diffusion.metrics.per_class import Columns
 
 SUSPICIOUS = 32  # pairs that are named
@@ -33,6 +33,7 @@ def fd(c: Comparison, name: str = "fd") -> Measured:
 
 
 def fid(c: Comparison) -> Measured:
+    check_inception(c.generated.extractor)
     return fd(c, "fid")
 
 

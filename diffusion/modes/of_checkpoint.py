@@ -12,7 +12,11 @@ import numpy as np
 from diffusion import events, feed, runs
 from diffusion.drawing import asked_drawing
 from diffusion.errors import ConfigError
+from diffusion.eval_curves import curve_figure, write_curve
+from diffusion.evaluate import check
+from diffusion.evaluations import Evaluated, evaluation, save_figure
 from diffusion.generate import asked_labels, images
+from diffusion.modes.of_images import evaluate_images
 from diffusion.pictures import save_png
 from diffusion.program import Program
 from diffusion.progress import say
@@ -24,7 +28,7 @@ TRAJECTORIES = 8  # images whose way is shown in trajectory.png
 
 
 def evaluate(program: Program, stop: StopRequest) -> None:
-    """Evaluate the EMA weights of ``eval.step``; the files and trackers of the run get the figures.
+    """Evaluate the EMA weights of ``eval.step``, or of every checkpoint; the run's files and trackers get the figures.
 
     Those of weights that `posthoc` made stand in files of their own alone: the log is the trained averages'.
 
@@ -33,12 +37,30 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     """
     if not program.eval.metrics:
         raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
-    params, meta, step = runs.ema_weights(program, program.eval.step)
+    check(program)
+    if program.eval.images:
+        evaluate_images(program, stop)
+        return
     feed.skipped(program).keep_in(program.workdir)
+    steps = [program.eval.step]
+    if program.eval.step == "all":
+        steps = [str(step) for step in sorted(runs.checkpoints(program, read_only=True).all_steps())]
+    found = [_evaluated(program, step, stop) for step in steps]
+    folder = program.workdir / "eval"
+    say(f"It wrote:\n  {folder}/")
+    if len(steps) > 1 and jax.process_index() == 0:
+        points = [point for one in found for point in one.points]
+        write_curve(folder / "curve.csv", points)
+        save_figure(folder / "curve.png", curve_figure(points, found[0].extractor))
+
+
+def _evaluated(program: Program, step: str, stop: StopRequest) -> Evaluated:
+    """One checkpoint."""
+    use = program.optimiser.averages.use
+    params, meta, found = runs.ema_weights(program, step)
+    weights = {use: params} | {name: runs.ema_weights(program, str(found), name).state for name in program.eval.emas}
     with contextlib.closing(_writers(program, meta)) as writers:
-        events.evaluation(program, params, step, writers, stop.check)
-    stem = events.evaluation_stem(program, step)
-    say(f"It wrote:\n  {stem}.json\n  {stem}_classes.csv")
+        return evaluation(program, weights, found, writers, stop.check)
 
 
 def _writers(program: Program, meta: Mapping[str, Any]) -> MultiWriter:

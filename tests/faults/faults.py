@@ -4,8 +4,9 @@ import os
 import signal
 from collections.abc import Callable
 
-from diffusion import evaluate, train
+from diffusion import train
 from diffusion.data.loader import Loader
+from diffusion.feature_chunks import FeatureChunks
 from diffusion.writers import MultiWriter
 
 
@@ -36,7 +37,7 @@ FAULTS = {
     "_exit": lambda: os._exit(9),
     "exception in data": _exception(Loader, "_load"),
     "exception in a writer": _exception(MultiWriter, "write"),
-    "exception in an evaluation": _exception(evaluate, "_generated_features"),
+    "exception in an evaluation": _exception(FeatureChunks, "add"),
     "exception in the loop": _exception(train.Loop, "_dispatch"),
 }
 # The exit status of each where it meets the run in the middle of its work; 0 where the run was about to end.

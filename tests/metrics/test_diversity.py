@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from diffusion.metrics import jackknife
 from diffusion.metrics.diversity import disjoint_pairs, mean_distance, vendi
 
 RNG = np.random.default_rng(0)
@@ -60,6 +61,15 @@ def test_the_jackknife_of_vendi():
     figures = [vendi(np.random.default_rng(i).normal(size=(200, 5)) + 1) for i in range(150)]
     spread = np.std([figure.value for figure in figures], ddof=1)
     assert np.mean([figure.se for figure in figures]) == pytest.approx(spread, rel=0.3)
+
+
+@pytest.mark.parametrize("n, d", [(30, 40), (50, 6)])
+def test_the_jackknife_of_vendi_leaves_groups_out(n, d):
+    x = RNG.normal(size=(n, d)) + 0.5
+    groups = jackknife.group_of(n)
+    left_out = np.array([vendi(x[groups != g]).value for g in range(20)])
+    wanted = np.sqrt(jackknife.variance(vendi(x).value, left_out, np.bincount(groups)))
+    assert vendi(x).se == pytest.approx(wanted, rel=1e-7)
 
 
 def test_rows_without_direction():

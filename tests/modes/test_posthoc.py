@@ -9,7 +9,7 @@ import pytest
 
 import main_jax
 from configs.default import get_config
-from diffusion import evaluate, posthoc, runs, snapshots, train
+from diffusion import posthoc, runs, snapshots, train, validation
 from diffusion.build import build
 from diffusion.config import from_json, override
 from diffusion.leaves import by_path
@@ -64,7 +64,7 @@ def test_the_chosen_average_is_validated_and_logged(finished):
             assert line[name] == pytest.approx(wanted, rel=1e-5)
     validated = next(line["val/loss"] for line in lines if line["step"] == 12 and "val/loss" in line)
     p = program(finished, **POWER)
-    found = {name: evaluate.validation(p, {"val/loss": held})["val/loss"] for name, held in state.ema.items()}
+    found = {name: validation.validation(p, {"val/loss": held})["val/loss"] for name, held in state.ema.items()}
     assert found["0.10"] == validated != found["0.05"]
 
 

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import main_jax
-from diffusion import evaluate
+from diffusion import subjects
 from diffusion.errors import ConfigError
 from tests.tiny import arguments, program
 
@@ -99,16 +98,16 @@ def test_autoguidance_leads_away_from_a_smaller_net_and_from_an_older_average(fo
 
 def test_an_evaluation_does_not_go_on_with_images_led_by_older_weights(folder, tmp_path):
     """The weaker run may have trained on between two starts: its newest weights are part of what images are made of."""
-    extractor, label, weaker = SimpleNamespace(name="none", sha256=""), np.zeros(3, int), folder / "moving"
+    weaker = folder / "moving"
     shutil.copytree(folder / "small", weaker)
     found = []
     for newest in (2, 1):
         p = program(tmp_path, sampler__autoguidance=weaker)
-        found.append(evaluate._about(p, extractor, evaluate._weights(p, {}), label))
+        found.append(subjects.drawn(p, {}, "ema").about)
         shutil.rmtree(weaker / "checkpoints" / str(newest))
     assert found[0] != found[1]
     alone = program(tmp_path)
-    assert evaluate._about(alone, extractor, evaluate._weights(alone, {}), label) not in found
+    assert subjects.drawn(alone, {}, "ema").about not in found
 
 
 REFUSED = {  # case: (what is said, the field, what else is said)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from diffusion import tensor_files
 from diffusion.errors import ConfigError
 from diffusion.extractors import Given
 from diffusion.extractors.inception import inception, prepared
@@ -49,6 +50,14 @@ def test_features_of_a_pickle_agree_from_files_to_taps(pth, weights, tap):
     for name, value in (("features", theirs[str(tap)]), ("logits", theirs["logits_unbiased"])):
         off = np.abs(np.asarray(ours[name]) - value).max() / np.abs(value).max()
         assert off < 1e-5, (name, off)
+
+
+def test_half_precision_is_read(tmp_path):
+    import torch
+
+    torch.save({"a": torch.full((2, 3), 1.5, dtype=torch.bfloat16), "b": torch.ones(2).half()}, tmp_path / "half.pth")
+    found = tensor_files.read(tmp_path / "half.pth")
+    assert found["a"].dtype == np.float32 and (found["a"] == 1.5).all() and found["b"].dtype == np.float16
 
 
 def test_a_truncated_pickle_is_refused(pth):

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from diffusion.classifier_fit import scaled
-from diffusion.nets.lpips import TRUNKS, Lpips, params
+from diffusion.extractors.lpips import HEAD_FILES, _installed_heads
+from diffusion.nets.lpips import TRUNKS, Lpips, head_shapes, params
+from diffusion.weight_files import load
 from tests.nets.lpips_weights import pairs, tensors
 from tests.second_opinion.lpips_package import answers
 
@@ -27,3 +29,11 @@ def test_lpips(net, published_heads):
 def test_the_fixture_is_what_the_package_says(net):
     with np.load(Path(__file__).parent.parent / "fixtures/lpips.npz") as fixture:
         np.testing.assert_allclose(fixture[net], answers(net)[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("net", TRUNKS)
+def test_the_published_heads_are_those_that_are_pinned(net, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_WEIGHTS", str(tmp_path))
+    loaded = load(_installed_heads(net), HEAD_FILES[net], field="eval.lpips.heads", shapes=head_shapes(net))
+    for head in loaded.tensors.values():
+        assert head.min() >= 0

@@ -1,0 +1,70 @@
+"""What some metrics need beside features: texts, distances of pairs, images next to their truths."""
+
+import jax
+import numpy as np
+
+from diffusion.compared import Compared
+from diffusion.metrics.diversity import disjoint_pairs
+from diffusion.metrics.paired import Pairs, compare, joined
+from diffusion.plan import indices
+
+PAIRS_AT_ONCE = 32  # of the perceptual distance
+TEXTS_AT_ONCE = 256
+DATA_RANGE = 255
+
+
+def texts(compared: Compared, name: str, kept: np.ndarray) -> np.ndarray:
+    """f32[n d]: what network ``name`` makes of the text of each image that is ``kept`` bool[n]."""
+    network, plan = compared.networks[name], compared.plan
+    prompts = compared.subject.prompts(plan.label[kept], plan.index[kept])
+    different, back = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)
+    tokens, text = np.asarray(network.tokenise(different.tolist())), jax.jit(network.text)
+    found = []
+    for start in range(0, len(tokens), TEXTS_AT_ONCE):
+        rows = np.resize(np.arange(start, min(start + TEXTS_AT_ONCE, len(tokens))), min(TEXTS_AT_ONCE, len(tokens)))
+        found.append(np.asarray(text(network.frozen, tokens[rows])))
+    return np.concatenate(found)[: len(tokens)][back]
+
+
+def distances(compared: Compared) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of disjoint pairs of images of one class: {"generated": (f32[p], their labels i[p]), "real": the same}."""
+    e, plan = compared.program.eval, compared.plan
+    rng = np.random.default_rng([e.seed, 5])
+    label, index = plan.label[plan.of_classes], plan.index[plan.of_classes]
+    ours = _some_pairs(label, e.pairs, rng)
+    made = compared.subject.pictures(label[ours.ravel()], index[ours.ravel()])
+    real = compared.reals(compared.streamed[0])
+    theirs = _some_pairs(np.where(np.isin(real.labels, compared.chosen), real.labels, -1), e.pairs, rng)
+    return {
+        "generated": (_distances(compared, made), label[ours[:, 0]]),
+        "real": (_distances(compared, compared.records(real.ids[theirs.ravel()])), real.labels[theirs[:, 0]]),
+    }
+
+
+def pairs(compared: Compared) -> Pairs:
+    """Each image beside the real one that it stands for."""
+    plan, subject, parts = compared.plan, compared.subject, []
+    truths = subject.truths(plan.label, plan.index)
+    for places, images in subject.stream(plan.label, plan.index, compared.between, lambda places: False):
+        made = np.asarray(images)[: len(places)]
+        parts.append(compare(made, compared.records(truths[places]), DATA_RANGE))
+    return joined(parts)
+
+
+def _some_pairs(label: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """i[p 2], p at most ``most``, as many of each class as there are; images of label -1 are left out."""
+    found = disjoint_pairs(label, rng)
+    found = found[label[found[:, 0]] >= 0]
+    turn = indices(label[found[:, 0]])
+    return found[np.sort(np.argsort(turn, kind="stable")[:most])]
+
+
+def _distances(compared: Compared, images: np.ndarray) -> np.ndarray:
+    """f32[p] of images u8[2p h w c], pair after pair."""
+    network = compared.networks["perceptual"]
+    distance, p = jax.jit(network.distance), len(images) // 2
+    found = [np.zeros(0, np.float32)]
+    for start in range(0, p, PAIRS_AT_ONCE):
+        rows = np.resize(np.arange(start, min(start + PAIRS_AT_ONCE, p)), PAIRS_AT_ONCE)
+        found.append(np.asarray(distance(network.frozen, images[2 * rows], images[2 * rows + 1])))
+    return np.concatenate(found)[:p]

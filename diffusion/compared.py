@@ -1,0 +1,112 @@
+"""Both sides of an evaluation as the networks see them, at matched counts."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion import reference
+from diffusion.data.loader import read
+from diffusion.feature_chunks import Answers, FeatureChunks
+from diffusion.metrics import Features
+from diffusion.networks import Networks, answering
+from diffusion.plan import Plan, chosen_classes, make_plan, named_groups
+from diffusion.program import Program
+from diffusion.reference import Reals
+from diffusion.subjects import Subject
+
+
+def chosen(program: Program) -> list[int]:
+    """Labels that are evaluated; 0 stands for all images of an unlabelled set."""
+    e, names = program.eval, program.dataset.classes
+    return chosen_classes(e.classes, e.num_classes, names, e.seed) if names else [0]
+
+
+def plan_of(program: Program, labels: np.ndarray, have: np.ndarray | None = None) -> Plan:
+    """The plan of an evaluation against real images of these classes, i[n].
+
+    Args:
+      have: i[k], images there are of each class where they are not drawn to order.
+    """
+    e, names = program.eval, program.dataset.classes
+    sizes = np.bincount(labels[np.isin(labels, chosen(program))], minlength=max(len(names), 1))
+    asked = e.num_samples_per_class if names or not e.num_samples else e.num_samples
+    return make_plan(sizes, asked, e.num_samples if names else 0, equal=e.equal_n, have=have)
+
+
+class Compared:
+    """A subject and the reference split of a program, plan and all; makes images when they are first needed.
+
+    Args:
+      between: called between two batches, on every process; what it raises ends the evaluation.
+    """
+
+    def __init__(self, program: Program, networks: Networks, subject: Subject, between: Callable[[], None]):
+        self.program, self.networks, self.subject, self.between = program, networks, subject, between
+        self.chosen = chosen(program)
+        self.groups = named_groups(program.eval.groups, program.dataset.classes, self.chosen)
+        self.streamed = program.eval.streamed
+        self._reals: dict[tuple[str, str], Reals] = {}
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        return plan_of(self.program, self.reals(self.streamed[0]).labels, self.subject.have)
+
+    def reals(self, name: str, split: str = "") -> Reals:
+        """What a network says of the reference split, or of another one."""
+        key = name, split or self.program.eval.reference_split
+        if key not in self._reals:
+            self._reals[key] = reference.reals(self.program, self.networks, *key)
+        return self._reals[key]
+
+    @functools.cached_property
+    def made(self) -> Answers:
+        """What the networks say of the plan's images, in its order; every planned image exactly once."""
+        program, plan = self.program, self.plan
+        answer = answering(program, self.streamed)
+        chunks = FeatureChunks(program.workdir / "cache", self._about())
+        for places, images in self.subject.stream(plan.label, plan.index, self.between, chunks.has):
+            chunks.add(places, {name: array[: len(places)] for name, array in answer(images).items()})
+        order, found = chunks.all()
+        if not np.array_equal(np.sort(order), np.arange(len(plan.label))):
+            raise ValueError(f"{len(plan.label)} images were planned; {len(np.unique(order))} different ones were made")
+        back = np.argsort(order)
+        return {name: array[back] for name, array in found.items()}
+
+    def real_features(self, name: str, split: str = "") -> Features:
+        """Of the real images of a split, those of the classes that are evaluated."""
+        found = self.reals(name, split)
+        kept = np.isin(found.labels, self.chosen)
+        return self._features(name, found.answers["features"][kept], found.labels[kept])
+
+    def made_features(self, name: str, kept: np.ndarray | slice = slice(None)) -> tuple[Features, Answers]:
+        """Of the plan's images that are ``kept`` bool[n], with what else the network says of them."""
+        answers = {key.partition("/")[2]: array[kept] for key, array in self.made.items() if key.startswith(f"{name}/")}
+        return self._features(name, answers.pop("features"), self.plan.label[kept]), answers
+
+    def real_ids(self, split: str) -> np.ndarray:
+        """i32[n], numbers of the records in `real_features` of a split."""
+        found = self.reals(self.streamed[0], split)
+        return found.ids[np.isin(found.labels, self.chosen)]
+
+    def _features(self, name: str, values: np.ndarray, labels: np.ndarray) -> Features:
+        return Features(values, labels if self.program.dataset.classes else None, self.networks[name].name)
+
+    def records(self, ids: np.ndarray, split: str = "") -> np.ndarray:
+        """u8[n h w c]: real images as the networks see them."""
+        records = self.program.dataset.open(split or self.program.eval.reference_split)
+        return np.stack([read(records, self.program.transform, int(i)).image for i in ids])
+
+    def _about(self) -> dict[str, Any]:
+        """What decides the answers, to the bit on one topology."""
+        mesh, e = self.program.mesh, self.program.eval
+        return {
+            **self.subject.about,
+            "networks": {name: [self.networks[name].name, self.networks[name].sha256] for name in self.streamed},
+            "seed": e.seed,
+            "batch_size": e.batch_size,
+            "devices": [*mesh.devices.shape, jax.process_count()],
+            "images": np.bincount(self.plan.label).tolist(),
+        }

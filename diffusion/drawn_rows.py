@@ -1,0 +1,46 @@
+"""Pictures that an evaluation speaks of, made once more: best and worst classes, and pairs that look like copies."""
+
+import numpy as np
+
+from diffusion.compared import Compared
+from diffusion.eval_console import column_of, row_in_words, worst_and_best
+from diffusion.eval_sheets import PAIRS, ClassImages, class_sheet, pair_sheet
+from diffusion.metrics import ClassRow
+
+CLASSES = 3  # worst and best ones that are shown
+IMAGES = 8  # of each class and side
+
+
+def best_and_worst(compared: Compared, rows: tuple[ClassRow, ...]) -> np.ndarray | None:
+    """u8[H W c]: real and generated images of the worst and best classes; None in a set without classes."""
+    if column_of(rows) is None:
+        return None
+    ends = worst_and_best(rows, CLASSES, CLASSES)
+    return class_sheet(*([_shown(compared, row) for row in part] for part in ends), columns=IMAGES)
+
+
+def suspicious_pairs(compared: Compared, pairs: tuple[tuple[int, int, float], ...]) -> np.ndarray | None:
+    """u8[H W c]: generated images beside the training images that they may be copies of; None without any.
+
+    Args:
+      pairs: (row of the classes' generated images, row of the training features, ratio), the worst first.
+    """
+    if not pairs:
+        return None
+    some = pairs[:PAIRS]
+    plan = compared.plan
+    made, train = (np.array([pair[i] for pair in some]) for i in (0, 1))
+    label, index = plan.label[plan.of_classes][made], plan.index[plan.of_classes][made]
+    ids = compared.real_ids("train")[train]
+    originals = compared.records(ids, "train")
+    return pair_sheet(compared.subject.pictures(label, index), originals, [f"ratio {ratio:.2f}" for *_, ratio in some])
+
+
+def _shown(compared: Compared, row: ClassRow) -> ClassImages:
+    names = compared.program.dataset.classes
+    label = names.index(row.name)
+    n = min(IMAGES, row.n_gen)
+    generated = compared.subject.pictures(np.full(n, label), np.arange(n))
+    real = compared.reals(compared.streamed[0])
+    originals = compared.records(real.ids[real.labels == label][:IMAGES])
+    return ClassImages(row.name, row_in_words(row), originals, generated)

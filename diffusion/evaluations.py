@@ -1,0 +1,128 @@
+"""Evaluations as events: every variant of a sweep, its files, its figures and its table."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from diffusion import evaluate, posthoc
+from diffusion.class_figure import class_figure
+from diffusion.cluster import of_first
+from diffusion.drawn_rows import best_and_worst, suspicious_pairs
+from diffusion.eval_console import announcements
+from diffusion.eval_curves import Point, points_of, sweep_figure, write_curve
+from diffusion.eval_report import write_report
+from diffusion.eval_tables import network_of_rows, tables
+from diffusion.evaluate import Report
+from diffusion.pictures import save_png
+from diffusion.program import Program
+from diffusion.progress import say
+from diffusion.types import Params
+from diffusion.variants import Variant, variants
+from diffusion.writers import MultiWriter
+
+LOGGED = ("class/", "group/")  # of a sweep, figures of these stand in its files alone
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one event found.
+
+    Attributes:
+      values: the metrics, by logged name.
+      points: the figures over all classes, for a curve.
+      extractor: whose features were compared.
+    """
+
+    values: dict[str, float | None]
+    points: list[Point]
+    extractor: str
+
+
+def evaluation(
+    program: Program, weights: Mapping[str, Params], step: int, writers: MultiWriter, between: Callable[[], None]
+) -> Evaluated:
+    """Evaluate the run's own average and scale and those of the sweep, write and show what was found.
+
+    ``between`` is called between two batches; what it raises ends the evaluation, which then goes on another time.
+    The metrics are process 0's on every process: which checkpoints are kept hangs on them, and hosts may differ in the
+    bits.
+
+    Args:
+      weights: the averages by name, those of ``eval.emas`` among them.
+    """
+    values: dict[str, float | None] = {}
+    points: list[Point] = []
+    for variant in variants(program):
+        report = evaluate.report(program, weights[variant.average], step, between, variant)
+        head = f"Evaluation of step {step}" + ("" if variant.own else f", {variant.label}")
+        publish(program, report, stem(program, step, variant), head, writers, step)
+        values |= {name: value for name, value in report.values.items() if variant.own or _logged(name)}
+        values |= {"perf/eval_seconds": values.get("perf/eval_seconds", 0.0) + report.body["seconds"]}
+        points += points_of(report.scores.figures, step, variant.average, variant.scale)
+    if jax.process_index() == 0 and len({(p.ema, p.guidance_scale) for p in points}) > 1:
+        swept = stem(program, step).with_name(f"sweep_{step:08d}")
+        write_curve(swept.with_suffix(".csv"), points)
+        save_figure(swept.with_suffix(".png"), sweep_figure(points, extractor_of(report)))
+    evaluate.forget(program)
+    values = of_first(values)
+    writers.write(step, values)
+    return Evaluated(values, points, extractor_of(report))
+
+
+def publish(
+    program: Program, report: Report, stem: Path, head: str, writers: MultiWriter | None = None, step: int = 0
+) -> None:
+    """JSON, CSV and figures beside ``stem``, and the table; the first process does it, the others help to draw."""
+    sheets = {
+        "images": best_and_worst(report.compared, report.scores.rows),
+        "suspicious": suspicious_pairs(report.compared, report.scores.suspicious),
+    }
+    if jax.process_index() != 0:
+        return
+    write_report(beside(stem, ".json"), beside(stem, "_classes.csv"), report.body, report.scores.rows)
+    save_figure(beside(stem, "_classes.png"), class_figure(report.scores.rows, extractor_of(report)))
+    for name, sheet in sheets.items():
+        save_figure(beside(stem, f"_{name}.png"), sheet)
+        if sheet is not None and writers is not None:
+            writers.image(step, f"eval/{name}", sheet)
+    say_report(program, report, head, f"{stem}_classes.csv")
+
+
+def stem(program: Program, step: int, variant: Variant | None = None) -> Path:
+    """Of an evaluation's files; weights that `posthoc` made, and every point of a sweep, have files of their own."""
+    use = program.optimiser.averages.use
+    made = f"_{use.replace(':', '_')}" if use.startswith(posthoc.PREFIX) else ""
+    return program.workdir / "eval" / f"step_{step:08d}{made}{variant.suffix if variant else ''}"
+
+
+def beside(stem: Path, ending: str) -> Path:
+    return stem.with_name(stem.name + ending)
+
+
+def save_figure(path: Path, figure) -> None:
+    """A picture, where there is one."""
+    if figure is not None:
+        save_png(path, figure)
+
+
+def extractor_of(report: Report) -> str:
+    """Whose features FD was taken on."""
+    return network_of_rows(report.scores.extractors, report.scores.extractor)
+
+
+def say_report(program: Program, report: Report, head: str, where: str) -> None:
+    """The tables of classes, groups and pooled figures, with a line for each class smaller than asked."""
+    scores, body = report.scores, report.body
+    reference = body["reference"]
+    say(f"\n{head} against the {reference['split']} split of {reference['dataset']}: {body['seconds']:.1f} s")
+    if reference["left_out"]:
+        say(f"{reference['left_out']} of its records cannot be read; the other {reference['n']} are compared with")
+    for line in announcements(scores.rows, program.eval.num_samples_per_class):
+        say(line)
+    say(tables(scores, where=where, over=body["pooled_is"], notes=body["notes"]) + "\n")
+
+
+def _logged(name: str) -> bool:
+    return not any(part in name for part in LOGGED)

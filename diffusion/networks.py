@@ -1,0 +1,62 @@
+"""The frozen networks that an evaluation's metrics need, and what they say of images, batch by batch."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion import feed
+from diffusion.classifier_fit import Labelled, labelled
+from diffusion.extractors import Extractor, Given
+from diffusion.feature_chunks import Answers
+from diffusion.mesh import over_rows, put_replicated, replicated
+from diffusion.program import Program
+
+Networks = Mapping[str, Extractor]  # by row of EXTRACTORS
+
+
+@functools.cache
+def prepare(program: Program) -> Networks:
+    """The networks of ``eval.metrics``, made or loaded once per program.
+
+    Raises:
+      ConfigError: weights that are not there, or a set that a network does not fit; before training, so that what is
+        missing shows early.
+    """
+    train, test = (functools.partial(_split, program, split) for split in ("train", "test"))
+    dataset = program.dataset
+    given = Given(dataset.name, len(dataset.classes), train, test, program.workdir / "cache")
+    return {name: make(given) for name, make in program.extractors.items()}
+
+
+def identity(networks: Networks) -> dict[str, Any]:
+    """Who they are, as plain JSON."""
+    return {
+        name: {"name": one.name, "sha256": one.sha256, "accuracy": one.accuracy, "about": dict(one.about)}
+        for name, one in networks.items()
+    }
+
+
+@functools.cache
+def answering(program: Program, names: tuple[str, ...]) -> Callable[[jax.Array], Answers]:
+    """A function u8[b h w c] on the mesh -> what the named networks say, by "network/output", whole on the host."""
+    chosen = {name: prepare(program)[name] for name in names}
+    frozen = put_replicated(program.mesh, {name: one.frozen for name, one in chosen.items()})
+
+    def answers(frozen: Any, images: jax.Array) -> Any:
+        images = jax.lax.with_sharding_constraint(images, over_rows(program.mesh))
+        return {
+            f"{name}/{output}": array
+            for name, one in chosen.items()
+            for output, array in one.extract(frozen[name], images).items()
+        }
+
+    step = jax.jit(answers, out_shardings=replicated(program.mesh))
+    return lambda images: jax.tree.map(np.asarray, step(frozen, images))
+
+
+@functools.cache
+def _split(program: Program, split: str) -> Labelled:
+    return labelled(program.dataset.open(split), program.transform, feed.leave_out(program, split))

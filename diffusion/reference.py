@@ -1,0 +1,153 @@
+"""What the networks say of the real images, read once and kept under a fingerprint of all that decides it."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion import feed
+from diffusion.agreement import all_processes
+from diffusion.data import archive
+from diffusion.errors import ConfigError, DataError
+from diffusion.feature_chunks import Answers
+from diffusion.manifest import json_sha256
+from diffusion.mesh import replicated
+from diffusion.networks import Networks, answering
+from diffusion.program import CLASS_CONDITION, Program
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Reals:
+    """Real images of a split, in the order of its records.
+
+    Attributes:
+      answers: "features", "classes", … -> [n …], by what the network answers.
+      labels: i32[n], all 0 in an unlabelled set.
+      ids: i32[n], numbers of the records.
+    """
+
+    answers: Answers
+    labels: np.ndarray
+    ids: np.ndarray
+
+
+def reals(program: Program, networks: Networks, name: str, split: str) -> Reals:
+    """What network ``name`` says of every readable record of ``split``, from the cache where that fits.
+
+    Raises:
+      ConfigError: ``eval.reference`` was made otherwise; the differing keys stand there.
+      DataError: a record that cannot be read, or was not read exactly once.
+    """
+    wanted = fingerprint(program, networks, name, split)
+    given = program.eval.reference
+    if given and split == program.eval.reference_split and is_ours(given):
+        return _given(Path(given).expanduser(), wanted)
+    folder = Path(program.eval.cache) if program.eval.cache else program.workdir / "cache"
+    path = folder / f"reference-{split}-{networks[name].name}-{json_sha256(wanted)[:16]}.npz"
+    kept = _kept(path, wanted)
+    if all_processes(kept is not None):
+        return kept
+    found = _read(program, name, split)
+    if len(found.ids) == program.dataset.sizes[split] and jax.process_index() == 0:
+        _write(path, wanted, found)
+    return found
+
+
+def fingerprint(program: Program, networks: Networks, name: str, split: str) -> dict[str, Any]:
+    """Everything that decides the answers, as plain JSON."""
+    network, dataset = networks[name], program.dataset
+    return {
+        "schema": SCHEMA,
+        "extractor": network.name,
+        "weights_sha256": network.sha256,
+        **{f"extractor_{key}": value for key, value in network.about.items()},
+        "dataset": dataset.name,
+        "split": split,
+        "content_sha256": dataset.open(split).fingerprint,
+        "classes": list(dataset.classes),
+        "images": dataset.sizes[split],
+        "image_shape": list(program.transform.shape),
+        "transform": repr(program.transform),
+        "backend": jax.default_backend(),
+    }
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """A line for every key that is not the same."""
+    keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    return [f"{key}: there {_short(found.get(key))}, here {_short(wanted.get(key))}" for key in keys]
+
+
+def is_ours(path: str) -> bool:
+    """Whether ``eval.reference`` is a file that `reals` wrote. Raises ConfigError for one that is no archive."""
+    try:
+        return "fingerprint" in archive.headers(Path(path).expanduser())
+    except DataError as error:
+        raise ConfigError("eval.reference", str(error)) from error
+
+
+def _given(path: Path, wanted: Mapping[str, Any]) -> Reals:
+    found, real = _load(path)
+    lines = differences(found, wanted)
+    if lines:
+        raise ConfigError("eval.reference", f"{path} was made otherwise:\n  " + "\n  ".join(lines))
+    return real
+
+
+def _kept(path: Path, wanted: Mapping[str, Any]) -> Reals | None:
+    """The cached file; None where there is none, or it is damaged and is made again."""
+    if not path.exists():
+        return None
+    try:
+        found, real = _load(path)
+    except DataError:
+        return None
+    return None if differences(found, wanted) else real
+
+
+def _load(path: Path) -> tuple[dict[str, Any], Reals]:
+    arrays = archive.arrays(path)
+    try:
+        found = json.loads(str(arrays.pop("fingerprint")))
+        return found, Reals(labels=arrays.pop("labels"), ids=arrays.pop("ids"), answers=arrays)
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a file of reference features ({error})") from error
+
+
+def _write(path: Path, wanted: Mapping[str, Any], real: Reals) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(partial, "wb") as file:
+        np.savez(file, fingerprint=np.array(json.dumps(wanted)), labels=real.labels, ids=real.ids, **real.answers)
+    os.replace(partial, path)
+
+
+def _read(program: Program, name: str, split: str) -> Reals:
+    answer, chunks = answering(program, (name,)), []
+    for batch in feed.once(program, split):
+        label = batch.cond.get(CLASS_CONDITION)
+        whole = jax.device_put((batch.id, batch.valid) + (() if label is None else (label,)), replicated(program.mesh))
+        ids, valid, *labels = map(np.asarray, whole)
+        found = {key.partition("/")[2]: array[valid] for key, array in answer(batch.x).items()}
+        chunks.append((ids[valid], labels[0][valid] if labels else np.zeros(valid.sum(), np.int32), found))
+    ids, labels = (np.concatenate([chunk[i] for chunk in chunks]) for i in (0, 1))
+    wanted = np.arange(program.dataset.sizes[split])
+    if program.loading.on_error == "skip":
+        wanted = np.intersect1d(wanted, ids)
+    if not np.array_equal(np.sort(ids), wanted):
+        raise DataError(f"the {split} split was not read exactly once: {len(ids)} images of {len(wanted)}")
+    order = np.argsort(ids)
+    answers = {key: np.concatenate([chunk[2][key] for chunk in chunks])[order] for key in chunks[0][2]}
+    return Reals(answers, labels[order], ids[order])
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,126 @@
+"""What is evaluated: images drawn from weights, or images of any other program in a folder or an npz."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion import runs
+from diffusion.generate import generate, images
+from diffusion.given_images import GivenImages
+from diffusion.mesh import padded_rows, put_rows
+from diffusion.program import Program
+from diffusion.state import fingerprint
+from diffusion.types import Params
+
+Stream = Iterator[tuple[np.ndarray, jax.Array]]  # (places i[r], u8[b h w c] on the mesh, of which r are real)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Images by (class, index); the same pair is always the same image.
+
+    Attributes:
+      about: plain JSON of all that decides them, for the record and for what an interrupted evaluation left.
+      have: i[k], how many there are of each class; None where any number can be drawn.
+      stream: (label i[n], index i[n], between, done) -> batches of images, see `generate.generate`.
+      pictures: (label, index) -> u8[n h w c] on the host, for a few of them.
+      prompts: (label, index) -> texts [n]; None without any. ``about_prompts`` says where they are from.
+      truths: (label, index) -> i[n], the record of the reference split that each stands for; None where unknown.
+    """
+
+    about: dict[str, Any]
+    have: np.ndarray | None
+    stream: Callable[[np.ndarray, np.ndarray, Callable[[], None], Callable[[np.ndarray], bool]], Stream]
+    pictures: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    prompts: Callable[[np.ndarray, np.ndarray], Sequence[str]] | None = None
+    about_prompts: str = ""
+    truths: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+
+
+def drawn(program: Program, params: Params, average: str) -> Subject:
+    """Images drawn from ``params``, the average of that name, by the evaluation's own stream."""
+    seeds = {"seed": program.eval.seed, "purpose": "evaluate"}
+    sampler = dict(program.config["sampler"]) | {"guidance_scale": program.sampling.guidance.scale}
+    weaker = runs.weaker_weights(program)
+    weights = {"of": average, "sha256": fingerprint(params)}
+    if weaker is not None:
+        weights["weaker_sha256"] = fingerprint(weaker)
+
+    def stream(label: np.ndarray, index: np.ndarray, between: Callable, done: Callable) -> Stream:
+        return generate(program, params, label, index, **seeds, between=between, done=done)
+
+    def pictures(label: np.ndarray, index: np.ndarray) -> np.ndarray:
+        return images(program, params, label, index, **seeds)
+
+    return Subject(
+        about={
+            "weights": weights,
+            "config": {name: program.config[name] for name in ("process", "codec", "net", "cond")},
+            "sampler": sampler,
+        },
+        have=None,
+        stream=stream,
+        pictures=pictures,
+        prompts=prompts_of_classes(program),
+        about_prompts=_template(program),
+    )
+
+
+def given(program: Program, found: GivenImages) -> Subject:
+    """Images of another program; where a class has more than are compared, a subset drawn by ``eval.seed`` is taken."""
+    labels = np.zeros(len(found), np.int64) if found.labels is None else np.asarray(found.labels)
+    of_class = [
+        np.random.default_rng([program.eval.seed, 4, c]).permutation(np.flatnonzero(labels == c))
+        for c in range(max(len(program.dataset.classes), 1))
+    ]
+
+    def records(label: np.ndarray, index: np.ndarray) -> np.ndarray:
+        return np.array([of_class[c][i] for c, i in zip(label, index, strict=True)], np.int64)
+
+    def pictures(label: np.ndarray, index: np.ndarray) -> np.ndarray:
+        return _read(found, records(label, index))
+
+    def stream(label: np.ndarray, index: np.ndarray, between: Callable, done: Callable) -> Stream:
+        rows, wanted = padded_rows(program.eval.batch_size, program.mesh.size), records(label, index)
+        here = slice(*(rows * (jax.process_index() + i) // jax.process_count() for i in (0, 1)))
+        for start in range(0, len(wanted), rows):
+            between()
+            places = np.arange(start, min(start + rows, len(wanted)))
+            if not done(places):
+                yield (
+                    places,
+                    put_rows(program.mesh, _read(found, wanted[np.resize(places, rows)[here]])),
+                )
+
+    def prompts(label: np.ndarray, index: np.ndarray) -> Sequence[str]:
+        return [found.prompts[i] for i in records(label, index)]
+
+    return Subject(
+        about={"images": {"path": str(found.path), "sha256": found.fingerprint(), "n": len(found)}},
+        have=np.array([len(each) for each in of_class]),
+        stream=stream,
+        pictures=pictures,
+        prompts=prompts_of_classes(program) if found.prompts is None else prompts,
+        about_prompts=_template(program) if found.prompts is None else "prompts of the file",
+        truths=None if found.ids is None else lambda label, index: found.ids[records(label, index)],
+    )
+
+
+def _read(found: GivenImages, rows: np.ndarray) -> np.ndarray:
+    """u8[n h w c] of the rows, read side by side."""
+    return next(found.chunks(max(len(rows), 1), rows))[1]
+
+
+def prompts_of_classes(program: Program) -> Callable[[np.ndarray, np.ndarray], Sequence[str]] | None:
+    """``eval.prompt`` with the class's name in it; None without classes or a template."""
+    names, template = program.dataset.classes, program.eval.prompt
+    if not names or not template:
+        return None
+    return lambda label, index: [template.replace("{}", names[c]) for c in label]
+
+
+def _template(program: Program) -> str:
+    return f'prompt "{program.eval.prompt}"' if prompts_of_classes(program) else ""

@@ -1,0 +1,37 @@
+"""The loss on the test split, at fixed times and noise: what ranks checkpoints where nothing is evaluated."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion import feed, keys
+from diffusion.program import Program
+from diffusion.steps import make_validation_step
+from diffusion.types import Params
+from diffusion.window import divide
+
+
+def validation(
+    program: Program, weights: Mapping[str, Params], between: Callable[[], None] = lambda: None
+) -> dict[str, float | None]:
+    """The loss of each of ``weights`` (``val/loss``, ``val/loss_raw``) and its quarters of t on the test split.
+
+    The example, its t and its noise are fixed, and the same for all weights.
+    """
+    key, frozen = keys.stream(program.seed, "validate"), program.diffusion.codec.frozen
+    step, total = _step(program), None
+    for batch in feed.once(program, "test"):
+        between()
+        found = {name: jax.device_get(step(params, frozen, batch, key)) for name, params in weights.items()}
+        sums = {name + part.removeprefix("loss"): pair for name, sums in found.items() for part, pair in sums.items()}
+        sums = jax.tree.map(np.float64, sums)
+        total = sums if total is None else jax.tree.map(np.add, total, sums)
+    return divide(total)
+
+
+@functools.cache
+def _step(program: Program) -> Any:
+    return make_validation_step(program.diffusion, program.mesh, program.dataset.sizes["test"])
