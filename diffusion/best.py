@@ -1,16 +1,14 @@
 """Which checkpoint is best: one named metric, one direction, finite values only."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffusion.errors import ConfigError
+from diffusion.metrics import refused
 
 MODES = ("auto", "min", "max")
-
-_LOWER = {"loss", "fd", "kid", "fid", "mse"}
-_HIGHER = {"accuracy", "precision", "recall", "density", "coverage", "inception_score", "psnr", "ssim"}
 
 
 @dataclass(frozen=True)
@@ -43,34 +41,27 @@ def better(record: BestRecord, value: float) -> bool:
     return value < record.value if record.mode == "min" else value > record.value
 
 
-def resolve_metric(name: str, mode: str, available: Sequence[str]) -> tuple[str, str]:
+def resolve_metric(name: str, mode: str, available: Mapping[str, str]) -> tuple[str, str]:
     """The metric's full name and its direction, decided before training.
 
     Args:
       name: a logged name, or ``loss``: ``val/loss`` where there is validation, else ``train/loss``.
-      mode: ``min``, ``max`` or ``auto`` (by the metric's name).
-      available: the names that this run will log.
+      mode: ``min``, ``max`` or ``auto`` (the metric's own).
+      available: {name that this run will log: ``min`` or ``max``}.
 
     Raises:
-      ConfigError: the run will not measure it, or its direction cannot be told from its name.
+      ConfigError: the run will not measure it, or there is no such mode.
     """
     if mode not in MODES:
         raise ConfigError("checkpoint.best_mode", f"{mode!r} is not one of {', '.join(MODES)}")
     if name == "loss":
         name = "val/loss" if "val/loss" in available else "train/loss"
     if name not in available:
+        why = refused(name.removeprefix("eval/"))
         allowed = ", ".join(["loss", *sorted(available)])
-        raise ConfigError("checkpoint.best_metric", f"{name!r} is not measured by this run; allowed: {allowed}")
-    return name, _direction(name) if mode == "auto" else mode
-
-
-def _direction(name: str) -> str:
-    words = set(name.split("/"))
-    if words & _HIGHER:
-        return "max"
-    if words & _LOWER:
-        return "min"
-    raise ConfigError("checkpoint.best_mode", f"whether {name} is better low or high is not known: say min or max")
+        no = f"is not measured: {why}" if why else "is not measured by this run"
+        raise ConfigError("checkpoint.best_metric", f"{name!r} {no}; allowed: {allowed}")
+    return name, available[name] if mode == "auto" else mode
 
 
 def ranked(values: Mapping[int, float | None], mode: str) -> list[int]:

@@ -76,7 +76,7 @@ def report(program: Program, params: Params, step: int, between: Callable[[], No
     made, predicted = _generated_features(program, extractor, params, label, index, chunks, between)
     mine = index < plan[label]
     generated = Features(made[mine], label[mine], extractor.name)
-    scores = measure(generated, real, names, e.metrics, predicted=predicted[mine], seed=e.seed)
+    scores = measure(generated, real, names, e.metrics, outputs={"classes": predicted[mine]}, seed=e.seed)
     values = dict(scores.values)
     if pooled_plan is not None:
         values |= _pooled(made[index < pooled_plan[label]], real, extractor.name, e)

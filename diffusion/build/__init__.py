@@ -22,7 +22,7 @@ from diffusion.data.transforms import Transform, make_transform
 from diffusion.errors import ConfigError, DataError
 from diffusion.extractors import EXTRACTORS
 from diffusion.mesh import make_mesh
-from diffusion.metrics import METRICS
+from diffusion.metrics import METRICS, rankable
 from diffusion.program import Loading, Program
 
 ON_ERROR = ("raise", "skip")
@@ -134,11 +134,7 @@ def _check_evaluation(c: ConfigDict, e: settings.Evaluate, dataset: Dataset) -> 
         )
 
 
-def _measured(val: settings.Validate, e: settings.Evaluate, dataset: Dataset) -> list[str]:
-    """Names of metrics that may rank checkpoints."""
-    names = ["train/loss"] + (["val/loss"] if val.every else [])
-    for metric in e.metrics:
-        figure = {"kid": "kid_x1e3"}.get(metric, metric)
-        per_class = [f"class/{name}" for name in dataset.classes] + ([] if metric == "accuracy" else ["mean", "median"])
-        names += [f"eval/{figure}"] + [f"eval/{figure}/{name}" for name in per_class]
-    return names
+def _measured(val: settings.Validate, e: settings.Evaluate, dataset: Dataset) -> dict[str, str]:
+    """{name: "min" or "max"} of the metrics that may rank checkpoints."""
+    losses = {"train/loss": "min"} | ({"val/loss": "min"} if val.every else {})
+    return losses | {f"eval/{name}": better for name, better in rankable(e.metrics, dataset.classes).items()}

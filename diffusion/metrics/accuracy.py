@@ -1,19 +1,16 @@
 """Share of generated images that a classifier reads as the class that was asked for."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from diffusion.metrics.per_class import class_name
+from diffusion.metrics.figure import Figure
 
 
-def accuracy(predicted: np.ndarray, asked: np.ndarray, names: Sequence[str] = ()) -> dict[str, float]:
-    """Shares in [0, 1]: ``accuracy`` over all images and ``accuracy/class/<name>`` over each class asked for.
+def accuracy(predicted: np.ndarray, asked: np.ndarray) -> Figure:
+    """The share, in [0, 1]; its error is binomial, sqrt(p (1 - p) / (n - 1)).
 
     Args:
       predicted: i[n], the classifier's reading.
       asked: i[n], the label each image was generated for.
-      names: class names by label; without them the label stands in the key.
 
     Raises:
       ValueError: no images, or arrays that do not pair up.
@@ -23,8 +20,7 @@ def accuracy(predicted: np.ndarray, asked: np.ndarray, names: Sequence[str] = ()
         raise ValueError(
             f"accuracy needs one prediction per asked label, n >= 1; got {predicted.shape} and {asked.shape}"
         )
-    right = predicted == asked
-    shares = {"accuracy": float(right.mean())}
-    for label in np.unique(asked).tolist():
-        shares[f"accuracy/class/{class_name(label, names)}"] = float(right[asked == label].mean())
-    return shares
+    n, p = len(asked), float(np.mean(predicted == asked))
+    if n == 1:
+        return Figure(p, None, n, reason="no error from one image")
+    return Figure(p, float(np.sqrt(p * (1 - p) / (n - 1))), n)

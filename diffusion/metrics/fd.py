@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion.metrics import jackknife
 from diffusion.metrics.figure import Figure
-from diffusion.metrics.nuclear import factor, root_trace, shared
+from diffusion.metrics.nuclear import factor, root_trace, shared, shared_of_roots
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -33,8 +33,7 @@ def frechet_from_statistics(mean_x: np.ndarray, cov_x: np.ndarray, mean_y: np.nd
     a, b = _root(cov_x, "cov_x"), _root(cov_y, "cov_y")
     if not len(mean_x) == len(mean_y) == a.shape[1] == b.shape[1]:
         raise ValueError(f"means have {len(mean_x)} and {len(mean_y)} columns, covariances {len(a)} and {len(b)}")
-    root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    return float(np.sum((mean_x - mean_y) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * root)
+    return float(np.sum((mean_x - mean_y) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * shared_of_roots(a, b))
 
 
 def frechet(x: np.ndarray, y: np.ndarray) -> Figure:
@@ -60,14 +59,14 @@ def frechet_se(x: np.ndarray, y: np.ndarray, value: float | None = None) -> floa
     """
     x, y = _checked(x, y, least=3)
     value = frechet_distance(x, y) if value is None else value
-    return float(np.sqrt(sum(jackknife.variance(value, *_leave_out(*sides)) for sides in ((x, y), (y, x)))))
+    return float(np.sqrt(sum(jackknife.variance(value, *leave_out(*sides)) for sides in ((x, y), (y, x)))))
 
 
-def _leave_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(f[g] FD without each group of x's rows, to some 1e-7 of the traces, i[g] rows in each group).
+def leave_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(f[g] FD(x, y) without each jackknife group of x's rows, to some 1e-7 of the traces; i[g] rows in each group).
 
     With B'B = Sy the shared trace is the sum of the roots of the eigenvalues of B Sx B', the covariance of z = B x.
-    What leaving a group out changes is taken off sums that are made once, so that the rows are read once.
+    What leaving a group out changes is taken off sums that are made once.
     """
     groups = jackknife.group_of(len(x))
     sizes = np.bincount(groups)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from diffusion.metrics import mmd
+from diffusion.metrics.figure import Figure
 
 
 def kid(x: np.ndarray, y: np.ndarray) -> float:
@@ -24,6 +25,16 @@ def kid_with_se(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         raise ValueError(f"the error of KID needs at least 3 rows on each side; got {len(x)} and {len(y)}")
     sums = _sums(x, y)
     return mmd.unbiased(sums), mmd.standard_error(sums, mmd.unbiased)
+
+
+def kid_figure(x: np.ndarray, y: np.ndarray) -> Figure:
+    """KID with its error; None with a reason where there are too few rows."""
+    counts = (len(x), len(y))
+    if min(counts) < 2:
+        return Figure(None, None, *counts, reason=f"{min(counts)} images a side are too few")
+    if min(counts) < 3:
+        return Figure(kid(x, y), None, *counts, reason="the error needs 3 images a side")
+    return Figure(*kid_with_se(x, y), *counts)
 
 
 def _sums(x: np.ndarray, y: np.ndarray) -> mmd.Sums:

@@ -6,7 +6,9 @@ import numpy as np
 
 from diffusion.metrics.fd import frechet_distance
 from diffusion.metrics.features import Features, check_comparable
-from diffusion.metrics.per_class import RELIABLE, Aggregate, aggregate, class_name
+from diffusion.metrics.figure import Figure
+from diffusion.metrics.matching import class_name
+from diffusion.metrics.per_class import RELIABLE, Aggregate, aggregate
 
 Values = dict[str, float | None]
 
@@ -15,7 +17,7 @@ def frechet(generated: Features, real: Features, names: Sequence[str] = ()) -> V
     """FD of all rows given, pooled and per class: {"fd", "fd/class/<name>", "fd/mean", "fd/median", ...}.
 
     Nothing is subsampled: unlike in ``measure``, equal counts are the caller's care. A class with fewer than
-    two images on a side is None. See ``summary`` for the keys; unlabelled features have "fd" alone.
+    two images on a side is None. See ``over_classes`` for the keys; unlabelled features have "fd" alone.
 
     Raises:
       ValueError: features that do not compare, or fewer than two rows on a side.
@@ -39,21 +41,21 @@ def check_inception(extractor: str) -> None:
         raise ValueError(f"FID is defined on Inception features; these come from {extractor!r}: call it FD")
 
 
-def summary(
-    name: str, by_class: Mapping[str, float | None], counts: Mapping[str, int]
-) -> tuple[Values, dict[str, str], Aggregate]:
-    """Names the figures of one metric over classes.
+def over_classes(
+    name: str, by_class: Mapping[str, Figure], counts: Mapping[str, int], better: str = "min"
+) -> tuple[dict[str, Figure], Aggregate]:
+    """One figure over classes.
 
     Args:
       by_class: the figure, by class.
       counts: images on the smaller side, by class.
+      better: "min" or "max".
 
     Returns:
-      (values, reasons, aggregate): values are ``<name>/class/<class>``, and over the classes with at least 20
-      images ``<name>/mean``, ``/median``, ``/worst`` (mean of the worst five), ``/se`` (of the mean over
-      classes) and ``/classes`` (how many entered). Every None among them has a reason.
+      (figures, aggregate): over the classes with at least 20 images ``<name>/mean``, ``/median``, ``/worst`` (mean
+      of the worst five), ``/se`` (of the mean over classes) and ``/classes`` (how many entered).
     """
-    total = aggregate(by_class, counts)
+    total = aggregate({key: figure.value for key, figure in by_class.items()}, counts, better)
     over = {
         "mean": total.mean,
         "median": total.median,
@@ -62,11 +64,9 @@ def summary(
         "classes": float(total.classes),
     }
     few = f"{total.classes} of {total.of} classes have at least {RELIABLE} images a side"
-    values = {f"{name}/class/{key}": value for key, value in by_class.items()}
-    reasons = {f"{name}/class/{key}": f"{counts[key]} images a side are too few" for key in by_class}
-    values |= {f"{name}/{key}": value for key, value in over.items()}
-    reasons |= {f"{name}/{key}": few for key in over}
-    return values, {key: reasons[key] for key, value in values.items() if value is None}, total
+    kept = [figure for key, figure in by_class.items() if figure.value is not None and counts[key] >= RELIABLE]
+    images = sum(figure.n_gen for figure in kept), sum(figure.n_real or 0 for figure in kept)
+    return {f"{name}/{key}": Figure(value, None, *images, reason=few) for key, value in over.items()}, total
 
 
 def _frechet(name: str, generated: Features, real: Features, names: Sequence[str]) -> Values:
@@ -78,5 +78,8 @@ def _frechet(name: str, generated: Features, real: Features, names: Sequence[str
     for label in np.union1d(generated.labels, real.labels).tolist():
         x, y, key = generated.of(label), real.of(label), class_name(label, names)
         counts[key] = min(len(x), len(y))
-        by_class[key] = frechet_distance(x, y) if counts[key] >= 2 else None
-    return pooled | summary(name, by_class, counts)[0]
+        value = frechet_distance(x, y) if counts[key] >= 2 else None
+        by_class[key] = Figure(value, None, len(x), len(y), "an error takes measure()")
+    values = {f"{name}/class/{key}": figure.value for key, figure in by_class.items()}
+    total = over_classes(name, by_class, counts)[0]
+    return pooled | values | {key: figure.value for key, figure in total.items()}

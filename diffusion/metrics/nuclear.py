@@ -24,6 +24,15 @@ def shared(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.svd(triangle(a) @ triangle(b).T, compute_uv=False).sum())
 
 
+def shared_of_roots(a: np.ndarray, b: np.ndarray) -> float:
+    """The same of two [d d] roots, A'A = Sx and B'B = Sy: Sx^1/2 Sy Sx^1/2 where its eigenvalues are exact enough."""
+    c = a @ b.T
+    value, rounding = root_trace(c @ c.T, np.sum(a**2) * np.sum(b**2) / len(a), null=False)
+    if rounding <= EXACT * (np.sum(a**2) + np.sum(b**2)):
+        return value
+    return float(np.linalg.svd(c, compute_uv=False).sum())
+
+
 def root_trace(square: np.ndarray, scale: float, null: bool) -> tuple[float, float]:
     """(sum of the roots of the eigenvalues, an estimate of its rounding).
 

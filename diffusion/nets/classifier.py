@@ -12,7 +12,7 @@ class Classifier(nn.Module):
 
     Stages of convolution, GroupNorm and SiLU halve the image until its shorter side is 4 to 7; the features
     are the mean over h and w of the last map's 128 channels. No batch statistics: an image's features depend
-    on that image alone.
+    on that image alone. The map of every stage is sown as "intermediates"/"maps".
 
     Attributes:
       classes: k.
@@ -33,9 +33,13 @@ class Classifier(nn.Module):
         halvings = (side // 4).bit_length() - 1
         widths = [min(32 * 2**i, FEATURES // 2) for i in range(halvings)]
         h = _unit(x, widths[0], 1)
+        self.sow("intermediates", "maps", h)
         for width in widths[1:] + [FEATURES // 2]:
             h = _unit(h, width, 2)
-        features = _unit(h, FEATURES, 1).mean(axis=(1, 2))
+            self.sow("intermediates", "maps", h)
+        h = _unit(h, FEATURES, 1)
+        self.sow("intermediates", "maps", h)
+        features = h.mean(axis=(1, 2))
         return features, nn.Dense(self.classes, precision=EXACT, name="head")(features)
 
 

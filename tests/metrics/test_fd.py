@@ -97,6 +97,20 @@ def test_invariances(shape):
         assert frechet_distance(a, b) == pytest.approx(value, abs=tolerance)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_float32_features_in_padded_batches_lose_little(shape):
+    """As an evaluation gives them: single precision, out of padded batches, invalid rows dropped by their mask."""
+    x, y = draw(*shape)
+    sides = []
+    for z in (x, y):
+        batches = -(-len(z) // 8)
+        padded = np.full((batches, 8, z.shape[1]), np.nan, np.float32)
+        valid = np.arange(batches * 8).reshape(batches, 8) < len(z)
+        padded[valid] = z
+        sides.append(padded[valid])
+    assert frechet_distance(*sides) == pytest.approx(frechet_distance(x, y), abs=1e-5 * trace(x, y))
+
+
 def test_covariance_has_ddof_1():
     x = np.array([[0.0], [2.0]])
     assert frechet_distance(x, np.array([[0.0], [0.0]])) == pytest.approx(1 + 2, abs=1e-12)

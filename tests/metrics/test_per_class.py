@@ -1,52 +1,52 @@
 import numpy as np
 import pytest
 
-from diffusion.metrics import Features, fid, frechet, measure
+from diffusion.metrics import Features, Figure, fid, frechet, measure
 from diffusion.metrics.accuracy import accuracy
 from diffusion.metrics.fd import frechet_distance, frechet_se
 from diffusion.metrics.kid import kid, kid_with_se
-from diffusion.metrics.per_class import aggregate, match_classes
-
-NAMES = ("ant", "bee", "cat", "dog")
-
-
-def features(counts: dict[int, int], seed: int, extractor: str = "cls-toy-0", d: int = 6) -> Features:
-    """Interleaved classes, each around its own centre."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(list(counts), list(counts.values())))
-    return Features(rng.normal(size=(len(labels), d)) + labels[:, None], labels, extractor)
+from diffusion.metrics.manifold import density_coverage, expected_coverage
+from diffusion.metrics.matching import match_classes
+from diffusion.metrics.per_class import aggregate
+from tests.metrics.feature_sets import NAMES, features
 
 
-def test_classes_of_7_25_and_100():
-    real = features({0: 7, 1: 25, 2: 100}, 0)
-    generated = features({0: 7, 1: 25, 2: 40}, 1)
-    scores = measure(generated, real, NAMES)
+@pytest.mark.parametrize("asked, n, n_floor", [(600, 600, 300), (100, 100, 100)])
+def test_classes_of_7_25_and_600(asked, n, n_floor):
+    real = features({0: 7, 1: 25, 2: 600}, 0)
+    generated = features({0: 7, 1: 25, 2: asked}, 1)
+    scores = measure(generated, real, NAMES, ("fd", "kid", "density_coverage"))
     rows = {row.name: row for row in scores.rows}
     assert [(r.name, r.n_real, r.n_gen, r.n_floor, r.flag) for r in scores.rows] == [
         ("ant", 7, 7, 3, "unreliable"),
         ("bee", 25, 25, 12, ""),
-        ("cat", 40, 40, 40, ""),
+        ("cat", n, n, n_floor, ""),
     ]
-    assert all(None not in (r.fd, r.fd_se, r.fd_excess, r.kid_x1e3, r.kid_se) for r in scores.rows)
-    assert rows["bee"].fd == pytest.approx(frechet_distance(generated.of(1), real.of(1)), rel=1e-12)
-    assert rows["bee"].kid_x1e3 == pytest.approx(1e3 * kid(generated.of(1), real.of(1)), rel=1e-12)
-    assert rows["bee"].kid_se == pytest.approx(1e3 * kid_with_se(generated.of(1), real.of(1))[1], rel=1e-12)
-    assert rows["bee"].fd_se == pytest.approx(frechet_se(generated.of(1), real.of(1)), rel=1e-12)
+    assert all(None not in vars(row).values() for row in scores.rows)
+    bee = generated.of(1), real.of(1)
+    assert rows["bee"].fd == pytest.approx(frechet_distance(*bee), rel=1e-12)
+    assert rows["bee"].kid_x1e3 == pytest.approx(1e3 * kid(*bee), rel=1e-12)
+    assert rows["bee"].kid_se == pytest.approx(1e3 * kid_with_se(*bee)[1], rel=1e-12)
+    assert rows["bee"].fd_se == pytest.approx(frechet_se(*bee), rel=1e-12)
     assert rows["bee"].fd_excess == rows["bee"].fd_half - rows["bee"].fd_floor
+    assert rows["bee"].coverage == density_coverage(*bee)["coverage"].value
+    assert rows["bee"].coverage_expected == expected_coverage(25, 25)
     total = scores.aggregates["fd"]
     assert (total.classes, total.of) == (2, 3)
     kept = [rows["bee"].fd, rows["cat"].fd]
     assert total.mean == scores.values["fd/mean"] == pytest.approx(np.mean(kept))
     assert scores.values["fd/class/ant"] == rows["ant"].fd
+    assert scores.errors["fd/class/ant"] == rows["ant"].fd_se and scores.counts["fd/class/ant"] == (7, 7)
+    assert scores.errors["fd"] > 0 and scores.counts["fd"] == (32 + n, 32 + n)
     assert total.se == pytest.approx(np.std(kept, ddof=1) / np.sqrt(2))
-    assert scores.n == 7 + 25 + 40 and not scores.balanced
+    assert scores.n == 7 + 25 + n and not scores.balanced
     assert all(type(value) is float for value in scores.values.values()) and scores.reasons == {}
 
 
 def test_matching_draws_reals_without_replacement_and_by_seed_and_label():
     real, generated = features({0: 50, 1: 50}, 0), features({0: 20, 1: 50}, 1)
     first, second = match_classes(generated, real, NAMES, seed=3)
-    assert len(np.unique(first.real, axis=0)) == 20 and len(first.reals) == 50
+    assert len(np.unique(first.real, axis=0)) == 20 and len(first.strata[0][1]) == 50
     assert set(map(tuple, first.real)) <= set(map(tuple, real.of(0)))
     np.testing.assert_array_equal(second.real, real.of(1))
     alone = match_classes(features({0: 20}, 1), Features(real.of(0), np.zeros(50, int), "cls-toy-0"), seed=3)
@@ -153,8 +153,8 @@ def test_what_does_not_compare_is_refused(generated, real, names, said):
 
 
 def test_unknown_metric():
-    with pytest.raises(ValueError, match=r"unknown metrics \['is'\]; known are .*'fd'"):
-        measure(features({0: 5}, 0), features({0: 5}, 0), metrics=("fd", "is"))
+    with pytest.raises(ValueError, match=r"unknown metrics \['isc'\]; known are .*'fd'"):
+        measure(features({0: 5}, 0), features({0: 5}, 0), metrics=("fd", "isc"))
 
 
 def test_aggregate():
@@ -168,12 +168,8 @@ def test_aggregate():
 
 def test_accuracy():
     asked, predicted = np.array([0, 0, 2, 2, 2, 2]), np.array([0, 1, 2, 2, 2, 0])
-    assert accuracy(predicted, asked, NAMES) == {
-        "accuracy": pytest.approx(4 / 6),
-        "accuracy/class/ant": 0.5,
-        "accuracy/class/cat": 0.75,
-    }
-    assert "accuracy/class/2" in accuracy(predicted, asked)
+    assert accuracy(predicted, asked) == Figure(4 / 6, pytest.approx(np.std(predicted == asked, ddof=1) / 6**0.5), 6)
+    assert accuracy(predicted[:1], asked[:1]) == Figure(1.0, None, 1, reason="no error from one image")
     for bad in (predicted[:3], predicted[:0]):
         with pytest.raises(ValueError, match="one prediction per asked label"):
             accuracy(bad, asked)
@@ -181,6 +177,8 @@ def test_accuracy():
 
 def test_accuracy_is_a_row_of_the_table():
     generated = features({0: 5, 1: 15}, 0)
-    scores = measure(generated, features({0: 5, 1: 15}, 1), NAMES, ("accuracy",), predicted=np.zeros(20, int))
+    scores = measure(
+        generated, features({0: 5, 1: 15}, 1), NAMES, ("accuracy",), outputs={"classes": np.zeros(20, int)}
+    )
     assert scores.values == {"accuracy": 0.25, "accuracy/class/ant": 1.0, "accuracy/class/bee": 0.0}
     assert scores.rows[0].fd is None
