@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import resource
 import shlex
 import subprocess
@@ -161,11 +162,11 @@ def test_a_disk_that_fills_ends_the_run_and_nothing_is_lost(tmp_path):
         capture_output=True,
         text=True,
     )
-    lines = done.stderr.splitlines()
-    ends = [lines[n - 1 : n + 1] for n, line in enumerate(lines) if line.startswith(("first", "second", "third"))]
-    assert [end[1] for end in ends] == ["first 1", "second 1", "third 0"], done.stderr
-    assert "No space left on device" in ends[0][0] and "last good checkpoint" in ends[0][0]
-    assert "a checkpoint needs about" in ends[1][0]
+    first, second, _ = re.split("^(?:first|second|third) ", done.stderr, flags=re.MULTILINE)[:3]
+    assert re.findall("^(?:first|second|third) .*", done.stderr, re.MULTILINE) == ["first 1", "second 1", "third 0"]
+    # tasks that Orbax leaves behind may still say theirs after our line
+    assert any("No space left on device" in line and "last good checkpoint" in line for line in first.splitlines())
+    assert "a checkpoint needs about" in second
     assert main_jax.main(arguments(tmp_path / "straight", **changed)) == 0
     assert log(tmp_path / "run") == log(tmp_path / "straight")
     assert state_print(tmp_path / "run", **changed) == state_print(tmp_path / "straight", **changed)
