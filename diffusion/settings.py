@@ -74,7 +74,7 @@ class Evaluate:
 
     def __post_init__(self):
         _check(self, every=0, num_samples=0, num_samples_per_class=1, num_classes=0, pairs=1, batch_size=1, seed=0)
-        _check_step(self.step, "all")
+        _check_step(self.step, ("latest", "best", "all"))
         if self.prompt and "{}" not in self.prompt:
             raise ValueError(f"prompt is {self.prompt!r}; it needs a {{}} where the class's name goes")
 
@@ -162,7 +162,6 @@ class Cluster:
                 raise ValueError(f"coordinator is {self.coordinator!r}; it must be host:port of process 0")
 
 
-def _check_step(step: str, *more: str) -> None:
-    words = ("latest", "best", *more)
+def _check_step(step: str, words: tuple[str, ...] = ("latest", "best")) -> None:
     if step not in words and not step.isdigit():
         raise ValueError(f"step is {step!r}; it must be {', '.join(words)} or a number")

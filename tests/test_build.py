@@ -21,7 +21,7 @@ from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.ema import EMAS
 from diffusion.errors import ConfigError, DataError
-from diffusion.extractors import EXTRACTORS
+from diffusion.extractors import EXTRACTORS, PERCEPTUAL
 from diffusion.guidance import THRESHOLDS
 from diffusion.lr_schedules import LR_SCHEDULES
 from diffusion.nets.backbones import NETS
@@ -53,6 +53,7 @@ CHOICES = {  # the field that chooses a row of the table; its section holds the 
     "optim.schedule": LR_SCHEDULES,
     "ema.name": EMAS,
     "eval.extractor": EXTRACTORS,
+    "eval.perceptual": PERCEPTUAL,
     "sampler.name": SAMPLERS,
     "sampler.grid": GRIDS,
     "sampler.threshold": THRESHOLDS,
@@ -378,11 +379,13 @@ REFUSED = [  # what is said, the field that is named, what else
     (["checkpoint.best_metric=val/loss", "val.every=0"], "checkpoint.best_metric", "not measured"),
     (["checkpoint.best_mode=low"], "checkpoint.best_mode", "auto, min, max"),
     (["eval.metrics=fx"], "eval.metrics", "'fx' is not one of: fd"),
-    (["eval.metrics=fid"], "eval.metrics", "take fd"),
+    (["eval.metrics=fid", "eval.inception.tap=768"], "eval.inception.tap", "fid is taken on 2048"),
+    (["eval.perceptual=vgg"], "eval.perceptual", "lpips, classifier"),
+    (["eval.guidance_scales=1", "sampler.guidance_scales=label:2"], "eval.guidance_scales", "by condition"),
     (["eval.extractor=resnet"], "eval.extractor", "classifier"),
     (["eval.reference_split=val"], "eval.reference_split", "train, test"),
     (["eval.num_samples_per_class=0"], "eval.num_samples_per_class", "at least 1"),
-    (["eval.step=last"], "eval.step", "latest, best or a number"),
+    (["eval.step=last"], "eval.step", "latest, best, all or a number"),
     (["sampler.name=ddimm"], "sampler.name", "ddpm, ddim"),
     (["sampler.name=decoupled"], "sampler.name", "decoupled: this rule needs alpha = 1 - t, sigma = sqrt(t)"),
     (["sampler.name=ddpm", "sampler.ddpm.variance=learned"], "sampler.name", "ddpm: variance is 'learned', but the"),
@@ -435,7 +438,7 @@ def test_what_data_without_labels_cannot_have(tmp_path):
     np.savez(tmp_path / "plain.npz", images=np.zeros((10, 8, 8, 1), np.uint8))
     said = ["data.source=npz", f"data.root={tmp_path / 'plain.npz'}"]
     for more, field in (["eval.metrics=()"], "cond.names"), (["cond.names=()"], "eval.metrics"):
-        with pytest.raises(ConfigError, match=f"^{field}: plain has no labels"):
+        with pytest.raises(ConfigError, match=f"^{field}: .*plain has no labels"):
             built(*said, *more)
     assert built(*said, "cond.names=()", "eval.metrics=()").diffusion.net.conditions == ()
 
