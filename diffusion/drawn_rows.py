@@ -23,14 +23,14 @@ def suspicious_pairs(compared: Compared, pairs: tuple[tuple[int, int, float], ..
     """u8[H W c]: generated images beside the training images that they may be copies of; None without any.
 
     Args:
-      pairs: (row of the classes' generated images, row of the training features, ratio), the worst first.
+      pairs: (row of the pooled generated images, row of the training features, ratio), the worst first.
     """
     if not pairs:
         return None
     some = pairs[:PAIRS]
     plan = compared.plan
     made, train = (np.array([pair[i] for pair in some]) for i in (0, 1))
-    label, index = plan.label[plan.of_classes][made], plan.index[plan.of_classes][made]
+    label, index = plan.label[plan.of_pool][made], plan.index[plan.of_pool][made]
     ids = compared.real_ids("train")[train]
     originals = compared.records(ids, "train")
     return pair_sheet(compared.subject.pictures(label, index), originals, [f"ratio {ratio:.2f}" for *_, ratio in some])

@@ -131,10 +131,10 @@ def check(program: Program) -> None:
         except ValueError as error:
             raise ConfigError("eval.metrics", f"{network.name} cannot take these images: {error}") from error
     labels = records.labels if program.dataset.classes else np.zeros(len(records), np.int32)
-    n = int(plan_of(program, labels).of_classes.sum())
+    plan = plan_of(program, labels)
     for metric in e.metrics:
-        if n < METRICS[metric].least:
-            least = METRICS[metric].least
+        n, least = int((plan.of_classes if _has_classes(metric) else plan.of_pool).sum()), METRICS[metric].least
+        if n < least:
             raise ConfigError("eval.metrics", f"{metric} needs at least {least} images a side; {n} are compared")
         if "text" in METRICS[metric].needs:
             networks[e.network(metric)].tokenise(["a"])
@@ -158,12 +158,26 @@ def _scores(compared: Compared) -> Scores:
         by_network[name if name in by_network else compared.streamed[0]].append(metric)
     found = []
     for name, metrics in by_network.items():
-        own = _measured(compared, name, metrics, plan.of_classes)
+        of_classes = [metric for metric in metrics if plan.pooled is None or _has_classes(metric)]
+        own = _measured(compared, name, of_classes, plan.of_classes)
         if plan.pooled is not None:
             pooled = [metric for metric in metrics if not OF_CLASSES & set(METRICS[metric].needs)]
             own = own.with_pooled(_measured(compared, name, pooled, plan.of_pool, labelled=False))
         found.append(own)
-    return Scores.merged(found)
+    scores = Scores.merged(found)
+    others = {metric: _judge(compared, metric) for metric in e.metrics if e.network(metric) not in compared.streamed}
+    return replace(scores, extractors=scores.extractors | others)
+
+
+def _has_classes(metric: str) -> bool:
+    """Whether a metric says anything of the classes' own images, beside those of the pool."""
+    row = METRICS[metric]
+    return bool(OF_CLASSES & set(row.needs)) or any(figure.per_class for figure in row.figures)
+
+
+def _judge(compared: Compared, metric: str) -> str:
+    """Who compared the images of a metric that takes no features; "" where no network did."""
+    return compared.networks["perceptual"].name if "diversity" in METRICS[metric].needs else ""
 
 
 def _measured(

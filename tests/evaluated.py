@@ -30,3 +30,24 @@ def write_npz(path: Path, sizes: dict[int, int], *, labelled: bool = True, seed:
     arrays = {"images": images} | ({"labels": labels} if labelled else {}) | more
     np.savez(path, **arrays)
     return path
+
+
+def stand_in(name: str, **more):
+    """An extractor of that name: features are pixel means of the quarters, logits and texts are made from them."""
+    import jax.numpy as jnp
+
+    from diffusion.extractors import Extractor, check_images
+
+    def extract(frozen, images):
+        check_images(images)
+        b, h, w, _ = images.shape
+        x = images[..., 0].astype(jnp.float32).reshape(b, 2, h // 2, 2, w // 2).mean(axis=(2, 4)).reshape(b, 4)
+        return {"features": x + 1, "logits": jnp.tile(x / 64, (1, 4))}
+
+    def tokenise(texts):
+        return np.array([[len(text), *map(ord, text[-2:])] for text in texts], np.int32)
+
+    def text(frozen, ids):
+        return jnp.concatenate([ids.astype(jnp.float32), jnp.ones((len(ids), 1))], axis=1)
+
+    return lambda given: Extractor(name, "0" * 64, {}, extract, {"tap": "quarters"}, tokenise=tokenise, text=text)

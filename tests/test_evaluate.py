@@ -2,17 +2,21 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 import main_jax
-from diffusion import evaluate, evaluations
+from diffusion import evaluate, evaluations, reference, subjects
+from diffusion.data.split import stratified
 from diffusion.errors import ConfigError
+from diffusion.extractors import EXTRACTORS
+from diffusion.given_images import open_images
 from diffusion.metrics import METRICS
 from diffusion.writers import MultiWriter
-from tests.evaluated import NO_CLASSIFIER, QUIET, write_npz
+from tests.evaluated import NO_CLASSIFIER, QUIET, stand_in, write_npz
 from tests.tiny import arguments, log, program, state_print
 
 SMALL, MIDDLE, LARGE = 9, 31, 750  # of which a fifth is held out: 7, 25 and 600 are trained on
@@ -81,8 +85,6 @@ def test_real_features_are_read_once_and_under_their_fingerprint(tmp_path, uneve
     p = of(tmp_path / "run", uneven, eval__cache=tmp_path / "shared")
     first = evaluate.report(p, weights(p), 0).values
     (kept,) = (tmp_path / "shared").glob("reference-train-pixels-32-*.npz")
-
-    from diffusion import reference
 
     monkeypatch.setattr(reference, "_read", lambda *_: pytest.fail("read again"))
     again = of(tmp_path / "other", uneven, eval__cache=tmp_path / "shared")
@@ -208,14 +210,9 @@ def test_the_real_images_themselves_score_zero(tmp_path, uneven):
     """As images of another program; the reference split in its own order, all of it."""
     arrays = dict(np.load(uneven))
     p = of(tmp_path / "run", uneven, eval__num_samples_per_class=10_000)
-    from diffusion.data.split import stratified
-
     kept = stratified(arrays["labels"], 0.2, 0)["train"]
     np.savez(tmp_path / "same.npz", images=arrays["images"][kept], labels=arrays["labels"][kept])
-    from diffusion import subjects
-    from diffusion.given_images import open_images
-
-    found = open_images(tmp_path / "same.npz", p.dataset.classes, p.transform.shape)
+    found = open_images(str(tmp_path / "same.npz"), p.dataset.classes, p.transform.shape)
     report = evaluate.of_subject(p, subjects.given(p, found), {"step": None})
     assert [row.n_gen for row in report.scores.rows] == [7, 25, 600]
     trace = 2 * report.compared.made["pixels/features"].var(axis=0).sum()
@@ -248,8 +245,97 @@ def test_what_cannot_be_computed_is_named_before_training(tmp_path, capsys, chan
 
 
 def test_every_metric_names_its_figures_and_networks():
-    from diffusion.extractors import EXTRACTORS
-
     for name, metric in METRICS.items():
         assert metric.figures, name
         assert metric.network in {"", "perceptual", *EXTRACTORS}, name
+
+
+def with_networks(p, **networks):
+    """The program with stand-ins for published networks, by row of EXTRACTORS."""
+    return replace(p, extractors={**p.extractors, **{row: stand_in(name) for row, name in networks.items()}})
+
+
+def test_metrics_of_several_networks_stand_in_one_report(tmp_path):
+    """Inception's and CLIP's figures beside those of the evaluation's own network, each under its name."""
+    metrics = "fd,fid,is,cmmd,clip_score,memorisation,memorisation_pixels,precision_recall,vendi"
+    root = write_npz(tmp_path / "larger.npz", {0: 9, 1: 31, 4: 1300})
+    p = of(tmp_path / "run", root, eval__metrics=metrics, eval__num_samples_per_class=30, eval__num_samples=1000)
+    p = with_networks(p, inception="inception-stand-in", clip="clip-stand-in")
+    report = evaluate.report(p, weights(p), 0)
+    networks_ = report.body["networks"]
+    assert networks_["fd"] == networks_["memorisation_pixels"] == "pixels-32" and networks_["fid"] == networks_["is"]
+    assert networks_["fid"] == "inception-stand-in" and networks_["cmmd"] == networks_["clip_score"] == "clip-stand-in"
+    for name in ("fd", "fid", "is", "cmmd_u", "cmmd_v", "clip_score", "memorisation_gap", "precision", "vendi"):
+        assert report.values[f"eval/{name}"] is not None, name
+    assert report.body["notes"]["clip_score"] == 'prompt "a photo of a {}"'
+    assert len(report.scores.suspicious) > 0
+    evaluations.publish(p, report, tmp_path / "run/eval/step", "Evaluation")
+    names = {path.name for path in (tmp_path / "run/eval").iterdir()}
+    assert {"step.json", "step_classes.csv", "step_classes.png", "step_images.png", "step_suspicious.png"} == names
+    body = json.loads((tmp_path / "run/eval/step.json").read_text())
+    assert set(body["extractors"]) == {"pixels", "inception", "clip"} == set(body["reference"]["fingerprints"])
+
+
+def test_texts_follow_their_images(tmp_path, uneven):
+    """An npz brings its prompts; the score is that of image and text side by side, in float64."""
+    images, labels = (np.load(uneven)[name] for name in ("images", "labels"))
+    prompts = np.array([f"number {i % 90 + 10}" for i in range(len(labels))])
+    path = tmp_path / "made.npz"
+    np.savez(path, images=images, labels=labels, prompts=prompts)
+    p = of(tmp_path / "run", uneven, eval__metrics="clip_score", eval__images=path, eval__num_samples_per_class=1000)
+    p = with_networks(p, clip="clip-stand-in")
+    found = open_images(str(path), p.dataset.classes, p.transform.shape)
+    report = evaluate.of_subject(p, subjects.given(p, found), {"step": None})
+    assert [row.n_gen for row in report.scores.rows] == [7, 25, 600], "as many as there are reals"
+    plan, subject = report.compared.plan, report.compared.subject
+    net = stand_in("clip")(None)
+    x = np.asarray(net.extract({}, subject.pictures(plan.label, plan.index))["features"], np.float64)
+    texts = subject.prompts(plan.label, plan.index)
+    y = np.asarray(net.text({}, net.tokenise(texts)), np.float64)
+    cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+    assert len(set(texts)) == 90 and report.values["eval/clip_score"] == pytest.approx(100 * cosine.mean(), rel=1e-6)
+
+
+def test_published_statistics_are_one_more_distance(tmp_path, uneven):
+    p = of(tmp_path / "run", uneven)
+    first = evaluate.report(p, weights(p), 0)
+    made = first.compared.made["pixels/features"].astype(np.float64)
+    np.savez(tmp_path / "same.npz", mu=made.mean(0), sigma=np.cov(made, rowvar=False))
+    np.savez(tmp_path / "small.npz", mu=made.mean(0)[:5], sigma=np.eye(5))
+    again = of(tmp_path / "run", uneven, eval__reference=tmp_path / "same.npz")
+    report = evaluate.report(again, weights(again), 0)
+    assert abs(report.values["eval/fd_reference"]) < 1e-6 * made.var(axis=0).sum()
+    assert report.values["eval/fd"] == first.values["eval/fd"]
+    assert report.body["notes"]["fd_reference"].startswith("statistics of same.npz (")
+    wrong = of(tmp_path / "run", uneven, eval__reference=tmp_path / "small.npz")
+    with pytest.raises(ConfigError, match=r"eval\.reference: .*pixels-32 has 64 features"):
+        evaluate.check(wrong)
+
+
+def test_images_beside_the_ones_they_stand_for(tmp_path, uneven):
+    """Each is its reference image plus one: RMSE 1 everywhere, PSNR 20 log10 255."""
+    p = of(tmp_path / "run", uneven)
+    records = p.dataset.open("train")
+    ids = np.random.default_rng(0).permutation(len(records))[:60]
+    reals = np.stack([records[int(i)].image for i in ids])
+    labels = records.labels[ids]
+    np.savez(
+        tmp_path / "made.npz", images=np.where(reals < 255, reals + 1, 254).astype(np.uint8), labels=labels, ids=ids
+    )
+    changed = {"eval__metrics": "paired", "eval__images": tmp_path / "made.npz"}
+    p = of(tmp_path / "run", uneven, **changed)
+    found = open_images(str(tmp_path / "made.npz"), p.dataset.classes, p.transform.shape)
+    report = evaluate.of_subject(p, subjects.given(p, found), {"step": None})
+    assert report.values["eval/rmse"] == pytest.approx(1) and report.values["eval/rmse_pooled"] == pytest.approx(1)
+    assert report.values["eval/psnr"] == pytest.approx(20 * np.log10(255))
+
+
+def test_diversity_is_compared_with_that_of_real_pairs(tmp_path):
+    """On the digits, whose own classifier gives the maps; equal images would be at 0."""
+    metrics = {"eval__metrics": "lpips", "eval__pairs": 20, "eval__num_samples_per_class": 6}
+    p = program(tmp_path / "run", **QUIET | metrics)
+    report = evaluate.report(p, weights(p), 0)
+    figures = report.scores.figures
+    assert figures["lpips"].n_gen == figures["lpips_real"].n_gen == 40, "two images a pair, two pairs of each class"
+    assert figures["lpips"].value > 0 and figures["lpips_real"].se > 0
+    assert report.body["networks"]["lpips"].startswith("lpips-cls-digits-")

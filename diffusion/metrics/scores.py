@@ -84,7 +84,14 @@ class Scores:
 
     def with_pooled(self, other: "Scores") -> "Scores":
         """With the figures of other images of all classes together, such as are in the data's class shares."""
-        return dataclasses.replace(self, figures=self.figures | other.figures, balanced=other.balanced, n=other.n)
+        return dataclasses.replace(
+            self,
+            figures=self.figures | other.figures,
+            balanced=other.balanced,
+            n=other.n,
+            extractors=self.extractors | other.extractors,
+            suspicious=other.suspicious or self.suspicious,
+        )
 
 
 def _both(one: Scores, other: Scores) -> Scores:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion import snapshots
+from diffusion.compared import chosen
 from diffusion.events import GRID_ROWS
 from diffusion.flops import flops
 from diffusion.mesh import sharded
@@ -16,6 +17,7 @@ from diffusion.program import CLASS_CONDITION, Program, abstract_params
 from diffusion.progress import duration
 from diffusion.runs import planned_snapshots
 from diffusion.state import count_parameters
+from diffusion.variants import variants
 
 BACKWARD = 2  # a backward pass costs two forward passes
 
@@ -118,7 +120,6 @@ def _events(program: Program) -> dict[str, Any]:
     grids = _times(program.sample.every, steps) if program.sample.every else []
     classes = max(len(program.dataset.classes), 1)
     grid = min(classes, GRID_ROWS) * program.sample.per_class
-    evaluated = max(classes * program.eval.num_samples_per_class, program.eval.num_samples)
     written = ["config.json", "metrics.jsonl", "checkpoints/"]
     number, size = planned_snapshots(program)
     written += [f"{snapshots.FOLDER}/"] * bool(number)
@@ -128,12 +129,20 @@ def _events(program: Program) -> dict[str, Any]:
         "evaluations_at": evaluations,
         "validations": len(_times(program.val.every, steps)) if program.val.every else 0,
         "sample_grids": len(grids),
-        "images_drawn": len(grids) * grid + len(evaluations) * evaluated,
+        "images_drawn": len(grids) * grid + len(evaluations) * _evaluated(program),
         "checkpoints_kept": {"newest": program.checkpoint.keep, "best": program.checkpoint.keep_best},
         "ema_snapshots": {"number": number, "bytes": number * size},
         "best_metric": "{} ({})".format(*program.best),
         "writes": [str(workdir / name) + "/" * name.endswith("/") for name in written],
     }
+
+
+def _evaluated(program: Program) -> int:
+    """Images of one evaluation at most, all points of a sweep together: classes smaller than asked have fewer."""
+    e, labelled = program.eval, bool(program.dataset.classes)
+    asked = e.num_samples_per_class if labelled or not e.num_samples else e.num_samples
+    pairs = 2 * e.pairs if "lpips" in e.metrics else 0
+    return len(list(variants(program))) * (max(len(chosen(program)) * asked, e.num_samples) + pairs)
 
 
 def _times(every: int, steps: int) -> list[int]:
