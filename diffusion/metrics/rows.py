@@ -89,7 +89,7 @@ def cmmds(c: Comparison) -> Measured:
         if one.n < 3:
             few = Figure(None, None, one.n, one.n, f"{one.n} images a side are too few: CMMD and its error need 3")
             return {"cmmd_v": few, "cmmd_u": few}, {}
-        return cmmd(one.generated, one.real), {}
+        return cmmd(one.generated, one.real, one.counts), {}
 
     return _everywhere(c, of, {"cmmd_v": "min", "cmmd_u": "min"})
 
@@ -161,7 +161,7 @@ def _fd(one: Match, name: str) -> tuple[Figures, Columns]:
 
 
 def _kid(one: Match) -> tuple[Figures, Columns]:
-    found = kid_figure(one.generated, one.real).scaled(1e3)
+    found = kid_figure(one.generated, one.real, one.counts).scaled(1e3)
     return {"kid_x1e3": found}, {"kid_x1e3": found.value, "kid_se": found.se}
 
 

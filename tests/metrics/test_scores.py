@@ -23,7 +23,7 @@ def test_a_group_holds_the_images_its_classes_are_compared_with():
     assert (rare.name, rare.n_gen, rare.n_real, rare.n_floor) == ("rare", 27, 27, 15 + 3)
     assert rare.fd == scores.values["fd/group/rare"] == pytest.approx(frechet_distance(x, y), rel=1e-12)
     assert rare.fd_se == scores.errors["fd/group/rare"] == pytest.approx(frechet_se(x, y), rel=1e-12)
-    assert (rare.kid_x1e3, rare.kid_se) == pytest.approx(1e3 * np.array(kid_with_se(x, y)), rel=1e-12)
+    assert (rare.kid_x1e3, rare.kid_se) == pytest.approx(1e3 * np.array(kid_with_se(x, y, (20, 7))), rel=1e-12)
     assert rare.fd_excess == scores.values["fd_excess/group/rare"] == rare.fd_half - rare.fd_floor
     assert seen.fd == pytest.approx(frechet_distance(*(np.concatenate([s.of(1), s.of(2)]) for s in (MADE, REAL))))
     assert everything.fd == scores.values["fd"] and everything.n_gen == scores.n == 112
