@@ -131,7 +131,9 @@ def memorised(c: Comparison, name: str = "memorisation") -> Measured:
 def memorised_with_gap(c: Comparison) -> Measured:
     """``memorised``, and whether the training images are nearer than held-out ones."""
     found = memorised(c)
-    gap = held_out_gap(c.generated.values, c.given.train.values, c.given.held_out.values, c.rng(2))
+    train, held_out = c.given.train, c.given.held_out
+    labels = None if train.labels is None or held_out.labels is None else (train.labels, held_out.labels)
+    gap = held_out_gap(c.generated.values, train.values, held_out.values, c.rng(2), labels)
     return replace(found, figures=found.figures | {"memorisation_gap": gap})
 
 

@@ -125,6 +125,7 @@ def measure(
     *,
     groups: Mapping[str, Sequence[int]] | None = None,
     equal_n: bool = False,
+    per_class: bool = True,
     outputs: Mapping[str, np.ndarray] | None = None,
     train: Features | None = None,
     held_out: Features | None = None,
@@ -142,6 +143,7 @@ def measure(
       metrics: rows of ``METRICS``.
       groups: labels by name; the images of a group are those that its classes are compared with.
       equal_n: cut every class to the count of the smallest one that has two images a side.
+      per_class: whether classes have figures of their own beside the pooled ones.
       outputs, train, held_out, text, diversity, pairs: see ``Given``; what the metrics' ``needs`` name.
       seed: draws subsets and the floor's splits.
 
@@ -152,7 +154,7 @@ def measure(
     if unknown:
         raise ValueError(f"unknown metrics {unknown}; known are {sorted(METRICS)}")
     given = Given(outputs or {}, train, held_out, text, diversity, pairs)
-    comparison = compare(generated, real, names, groups or {}, given, equal_n=equal_n, seed=seed)
+    comparison = compare(generated, real, names, groups or {}, given, equal_n=equal_n, seed=seed, per_class=per_class)
     for metric in metrics:
         _check(metric, comparison)
     found = {metric: METRICS[metric].measure(comparison) for metric in metrics}

@@ -153,4 +153,3 @@ def test_two_images_of_two_classes_have_a_value_and_no_error():
     scores = measure(made, real, (), ("kid",))
     assert scores.values["kid_x1e3"] == pytest.approx(1e3 * kid(made.values, real.values, (1, 1)))
     assert "kid_x1e3" not in scores.errors
-
