@@ -24,7 +24,7 @@ NOTES = {
     "fid_reference": "lower is better; to statistics of others, at their n and not at ours",
     "fd_infinity": "lower is better; a line through FD over 1/n",
     "kid_x1e3": "lower is better; 0 for equal distributions, may be below",
-    "kid_subsets_x1e3": "lower is better; 100 subsets of min(1000, n)",
+    "kid_subsets_x1e3": "lower is better; 100 subsets of min(1000, n); below 0 at fixed class counts",
     "is": "higher is better; never sees the real images",
     "accuracy": "higher is better; read as the class asked for",
     "precision": "higher is better; generated images among the reals",

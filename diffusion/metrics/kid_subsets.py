@@ -12,7 +12,9 @@ def kid_subsets(generated: np.ndarray, real: np.ndarray, rng: np.random.Generato
     """(mean, standard deviation) of KID over 100 subsets of min(1000, n) images a side, n the smaller side.
 
     The deviation says how far KIDs of 1000 images lie apart, not how well the mean is known: for that see
-    ``kid.kid_with_se`` on all images. Where a subset is the whole set there is one subset, and no deviation.
+    ``kid.kid_with_se`` on all images. Rows are taken for independent draws, as papers do: where class counts are fixed
+    the mean is as far below 0 as that of all pairs (see ``stratified``). Where a subset is the whole set there is one
+    subset, and no deviation.
 
     Raises:
       ValueError: fewer than two rows on a side, or widths that differ.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from diffusion.metrics import METRICS, Features, measure, rankable, refused
+from diffusion.metrics.fd import frechet_distance
 from diffusion.metrics.paired import compare
 from diffusion.metrics.table import NEEDS
 from tests.metrics.feature_sets import NAMES, features
@@ -113,6 +114,18 @@ def test_an_inception_score_of_a_class_is_refused_with_the_reason():
 def test_training_features_of_another_extractor_are_refused():
     with pytest.raises(ValueError, match="'cls-toy-0', real ones from 'cls-other-1'"):
         measured("memorisation", train=features(SIZES, 7, "cls-other-1"))
+
+
+def test_the_gap_knows_the_classes():
+    made, train, held_out = (features(SIZES, seed) for seed in (6, 7, 8))
+    few = held_out.labels < 2
+    held_out = Features(held_out.values[few], held_out.labels[few], held_out.extractor)
+    found = measure(made, train, NAMES, ("memorisation",), train=train, held_out=held_out)
+    assert found.counts["memorisation_gap"] == (95, 55)
+    wanted = frechet_distance(made.values, held_out.values) - frechet_distance(
+        made.values, train.values[train.labels < 2]
+    )
+    assert found.values["memorisation_gap"] == pytest.approx(wanted, rel=1e-9)
 
 
 def test_a_copying_generator_is_seen():
