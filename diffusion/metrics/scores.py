@@ -123,6 +123,7 @@ def measure(
     names: Sequence[str] = (),
     metrics: Sequence[str] = ("fd", "kid"),
     *,
+    labels: Sequence[int] = (),
     groups: Mapping[str, Sequence[int]] | None = None,
     equal_n: bool = False,
     outputs: Mapping[str, np.ndarray] | None = None,
@@ -140,6 +141,7 @@ def measure(
         one side, a subset drawn by (seed, label) is compared; the floor uses all reals.
       names: class names by label.
       metrics: rows of ``METRICS``.
+      labels: classes that have figures even where neither side has an image of them: None, with the reason.
       groups: labels by name; the images of a group are those that its classes are compared with.
       equal_n: cut every class to the count of the smallest one that has two images a side.
       outputs, train, held_out, text, diversity, pairs: see ``Given``; what the metrics' ``needs`` name.
@@ -152,7 +154,7 @@ def measure(
     if unknown:
         raise ValueError(f"unknown metrics {unknown}; known are {sorted(METRICS)}")
     given = Given(outputs or {}, train, held_out, text, diversity, pairs)
-    comparison = compare(generated, real, names, groups or {}, given, equal_n=equal_n, seed=seed)
+    comparison = compare(generated, real, names, groups or {}, given, labels=labels, equal_n=equal_n, seed=seed)
     for metric in metrics:
         _check(metric, comparison)
     found = {metric: METRICS[metric].measure(comparison) for metric in metrics}
@@ -185,8 +187,9 @@ def _check(metric: str, c: Comparison) -> None:
     missing = [NEEDS[need] for need in row.needs if not _has(c, need)]
     if missing:
         raise ValueError(f"{metric} needs {' and '.join(missing)}")
-    if c.pooled.n < row.least:
-        raise ValueError(f"{metric} needs at least {row.least} images a side; there are {c.pooled.n}")
+    least = row.least_of(c.generated.values.shape[1])
+    if c.pooled.n < least:
+        raise ValueError(f"{metric} needs at least {least} images a side; there are {c.pooled.n}")
 
 
 def _has(c: Comparison, need: str) -> bool:
