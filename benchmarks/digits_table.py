@@ -22,8 +22,9 @@ from configs.digits import get_config
 from diffusion import evaluate, runs, train
 from diffusion.build import build
 from diffusion.config import override
-from diffusion.generate import generate, indices
+from diffusion.generate import generate
 from diffusion.mesh import two_cpu_devices
+from diffusion.plan import indices
 from diffusion.program import Program
 
 COSINE = ["process.schedule=cosine", "process.target=v"]

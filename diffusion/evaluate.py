@@ -19,7 +19,7 @@ from diffusion.eval_report import scores_report
 from diffusion.extractors import Extractor
 from diffusion.feature_chunks import clear
 from diffusion.metric_needs import OF_CLASSES, check_counts, check_given, has_classes
-from diffusion.metrics import METRICS, Features, Figure, Scores, measure
+from diffusion.metrics import METRICS, Figure, Scores, measure
 from diffusion.metrics.fd import frechet_from_statistics
 from diffusion.networks import identity, prepare
 from diffusion.program import Program, abstract_params
@@ -164,7 +164,7 @@ def _scores(compared: Compared) -> Scores:
         own = _measured(compared, name, of_classes, plan.of_classes)
         if plan.pooled is not None:
             pooled = [metric for metric in metrics if not OF_CLASSES & set(METRICS[metric].needs)]
-            own = own.with_pooled(_measured(compared, name, pooled, plan.of_pool, labelled=False))
+            own = own.with_pooled(_measured(compared, name, pooled, plan.of_pool, per_class=False))
         found.append(own)
     scores = Scores.merged(found)
     others = {metric: _judge(compared, metric) for metric in e.metrics if e.network(metric) not in compared.streamed}
@@ -177,23 +177,21 @@ def _judge(compared: Compared, metric: str) -> str:
 
 
 def _measured(
-    compared: Compared, name: str, metrics: Sequence[str], kept: np.ndarray, *, labelled: bool = True
+    compared: Compared, name: str, metrics: Sequence[str], kept: np.ndarray, *, per_class: bool = True
 ) -> Scores:
     """The metrics on one network's answers about the images that are ``kept`` bool[n]."""
     program = compared.program
     needs = {need for metric in metrics for need in METRICS[metric].needs}
     generated, outputs = compared.made_features(name, kept)
-    sides = [generated, compared.real_features(name)]
-    labelled = labelled and bool(program.dataset.classes)
-    if not labelled:
-        sides = [Features(side.values, None, side.extractor) for side in sides]
     return measure(
-        *sides,
-        program.dataset.classes if labelled else (),
+        generated,
+        compared.real_features(name),
+        program.dataset.classes,
         metrics,
-        labels=compared.chosen if labelled else (),
-        groups=compared.groups if labelled else {},
-        equal_n=program.eval.equal_n and labelled,
+        labels=compared.chosen if per_class else (),
+        groups=compared.groups if per_class else {},
+        equal_n=program.eval.equal_n and per_class,
+        per_class=per_class,
         outputs=outputs,
         train=compared.real_features(name, "train") if "train" in needs else None,
         held_out=compared.real_features(name, "test") if "held_out" in needs else None,

@@ -12,7 +12,7 @@ from diffusion.program import Program
 from diffusion.subjects import Subject
 
 OF_CLASSES = {"labels", "diversity", "pairs"}  # needs of metrics that are not taken once more on the pooled images
-SPLITS = {"train": "train", "held_out": "test"}  # that a need is met from
+SIDES = {"train": "training", "held_out": "held-out"}  # needs of images beside those that are compared
 
 
 def has_classes(metric: str) -> bool:
@@ -42,14 +42,20 @@ def check_counts(program: Program, widths: Mapping[str, int], subject: Subject |
         n, least = int((plan.of_classes if has_classes(metric) else plan.of_pool).sum()), max(row.least_of(d), 1)
         if n < least:
             raise ConfigError("eval.metrics", f"{metric} needs at least {least} images a side; {n} are compared")
-        for split in [SPLITS[need] for need in row.needs if need in SPLITS]:
-            there = int(np.isin(labels_of(program, split), chosen(program)).sum())
+        for need in [need for need in row.needs if need in SIDES]:
+            there = _beside(program, need)
             if there < row.least:
-                raise ConfigError(
-                    "eval.metrics",
-                    f"{metric} needs at least {row.least} images of the {split} split; {there} are there "
-                    "(of the classes that are evaluated)",
-                )
+                said = f"{metric} needs at least {row.least} {SIDES[need]} images of the classes that are evaluated"
+                raise ConfigError("eval.metrics", f"{said}; there are {there}")
+
+
+def _beside(program: Program, need: str) -> int:
+    """Training images, or the held-out ones that as many training images of their class stand against."""
+    train, test = (
+        np.bincount(labels[np.isin(labels, chosen(program))], minlength=max(len(program.dataset.classes), 1))
+        for labels in (labels_of(program, split) for split in ("train", "test"))
+    )
+    return int((train if need == "train" else np.minimum(train, test)).sum())
 
 
 def check_given(program: Program, subject: Subject) -> None:

@@ -14,7 +14,7 @@ from diffusion.data.split import stratified
 from diffusion.errors import ConfigError
 from diffusion.extractors import EXTRACTORS
 from diffusion.given_images import open_images
-from diffusion.metrics import METRICS
+from diffusion.metrics import METRICS, measure
 from diffusion.writers import MultiWriter
 from tests.evaluated import NO_CLASSIFIER, QUIET, stand_in, write_npz
 from tests.tiny import arguments, log, program, state_print
@@ -124,6 +124,18 @@ def test_groups_and_equal_counts(tmp_path, uneven):
     report = evaluate.report(p, weights(p), 0)
     assert report.compared.plan.per_class.tolist() == [7, 7, 7]
     assert {"eval/fd/group/rare", "eval/fd/group/common"} <= set(report.values)
+
+
+def test_pooled_images_are_matched_by_class(tmp_path, uneven):
+    p = of(tmp_path / "run", uneven, eval__num_samples=100)
+    found = evaluate.report(p, weights(p), 0)
+    plan, network = found.compared.plan, found.compared.streamed[0]
+    made, real = found.compared.made_features(network, plan.of_pool)[0], found.compared.real_features(network)
+    assert np.bincount(made.labels).tolist() == plan.pooled.tolist() == [1, 4, 95]
+    wanted = measure(made, real, p.dataset.classes, ("fd", "kid"), seed=p.eval.seed)
+    assert found.scores.values["fd"] == wanted.values["fd"] and found.scores.n == 100
+    assert found.scores.values["kid_x1e3"] == wanted.values["kid_x1e3"]
+    assert found.scores.rows[2].n_gen == 100 and found.body["pooled_is"] == "in the data's class shares"
 
 
 def test_an_unlabelled_set_has_pooled_figures_alone(tmp_path):

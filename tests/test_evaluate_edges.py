@@ -99,7 +99,7 @@ IN_TIME = [
     ),
     (
         {"eval__metrics": "memorisation", "eval__classes": "0"},
-        "eval.metrics: memorisation needs at least 3 images of the test split; 2 are there",
+        "eval.metrics: memorisation needs at least 3 held-out images of the classes that are evaluated; there are 2",
     ),
 ]
 

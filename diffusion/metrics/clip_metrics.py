@@ -1,9 +1,12 @@
 """Figures of CLIP's embeddings, which come as they are and are brought to unit length here."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from diffusion.metrics import mmd
 from diffusion.metrics.figure import Figure
+from diffusion.metrics.stratified import Discrepancy, several, value_with_se
 
 SIGMA = 10.0  # of CMMD's Gaussian kernel
 SCALE = 1000.0  # of CMMD as published
@@ -29,26 +32,38 @@ def clip_score(images: np.ndarray, texts: np.ndarray) -> Figure:
     return Figure(value, 100 * float(cosines.std(ddof=1)) / n**0.5, n)
 
 
-def cmmd(generated: np.ndarray, real: np.ndarray) -> dict[str, Figure]:
+def cmmd(generated: np.ndarray, real: np.ndarray, counts: Sequence[int] = ()) -> dict[str, Figure]:
     """CMMD of embeddings f[n d] and f[m d]: {"cmmd_v": V-statistic, "cmmd_u": U-statistic}, both times 1000.
 
     Jayasumana 2024: squared maximum mean discrepancy of unit vectors under exp(-|x - y|^2 / (2 sigma^2)), sigma 10.
     Published figures are V, which lies above U by about (1 / n + 1 / m) (1 - k), k the mean kernel between images; U
     has mean 0 where nothing differs, and is the one to read for small n. Errors by a 20-group jackknife.
 
+    Args:
+      counts: rows of each class, in order and equal on both sides, where the classes are fixed: see ``stratified``.
+
     Raises:
-      ValueError: fewer than three rows on a side, widths that differ, or an embedding of length 0 or not finite.
+      ValueError: fewer than three rows on a side, widths that differ, counts that do not fit, or an embedding of length
+        0 or not finite.
     """
     x, y = _unit(generated, "generated images"), _unit(real, "real images")
     if min(len(x), len(y)) < 3:
         raise ValueError(f"CMMD and its error need at least 3 images on each side; got {len(x)} and {len(y)}")
     # |x - y|^2 = 2 - 2 x.y; k - 1 has the same discrepancy as k, is 0 between equals and keeps small digits
-    sums = mmd.Sums.of(x, y, lambda dot: np.expm1((dot - 1) / SIGMA**2))
-    found = {"cmmd_v": mmd.biased, "cmmd_u": mmd.unbiased}
-    return {
-        name: Figure(SCALE * statistic(sums), SCALE * mmd.standard_error(sums, statistic), len(x), len(y))
-        for name, statistic in found.items()
-    }
+    found = _two_statistics(x, y, counts, lambda dot: np.expm1((dot - 1) / SIGMA**2))
+    return {name: Figure(SCALE * value, SCALE * se, len(x), len(y)) for name, (value, se) in found.items()}
+
+
+def _two_statistics(
+    x: np.ndarray, y: np.ndarray, counts: Sequence[int], kernel: mmd.Kernel
+) -> dict[str, tuple[float, float]]:
+    if several(counts):
+        found = Discrepancy.of(x, y, counts, kernel)
+        replicates = {"cmmd_v": found.biased, "cmmd_u": found.unbiased}
+        return {name: value_with_se(values, found.sizes) for name, values in replicates.items()}
+    sums = mmd.Sums.of(x, y, kernel)
+    statistics = {"cmmd_v": mmd.biased, "cmmd_u": mmd.unbiased}
+    return {name: (statistic(sums), mmd.standard_error(sums, statistic)) for name, statistic in statistics.items()}
 
 
 def _unit(x: np.ndarray, name: str) -> np.ndarray:

@@ -43,11 +43,11 @@ class Comparison:
 
     Attributes:
       generated, real: all images of both sides.
-      classes: one match per class; () when unlabelled.
+      classes: one match per class; () when unlabelled, or where classes have no figures.
       labels: of ``classes``.
       groups: (all its images, its classes) by group.
       members: labels by group.
-      pooled: all classes together, in the counts of ``classes``.
+      pooled: all classes together, in the counts that each is matched at.
       names: class names by label, or ().
       given: what stands beside the features.
       seed: of draws.
@@ -105,8 +105,12 @@ def compare(
     labels: Sequence[int] = (),
     equal_n: bool,
     seed: int,
+    per_class: bool = True,
 ) -> Comparison:
     """Matches both sides, by class where they are labelled.
+
+    Args:
+      per_class: whether classes and groups have figures of their own; the pooled images are matched by class anyway.
 
     Raises:
       ValueError: sides that do not compare; groups of unlabelled images, or without labels.
@@ -120,6 +124,8 @@ def compare(
             raise ValueError("groups of classes and equal counts over classes need labelled images")
         pooled = match("pooled", generated.values, real.values, (seed,))
         return Comparison(generated, real, (), (), {}, {}, together((pooled,)), tuple(names), given, seed)
+    if not per_class:
+        return Comparison(generated, real, (), (), {}, {}, together(classes), tuple(names), given, seed)
     by_label = dict(zip(labels_of(generated, real, labels), classes, strict=True))
     found = match_groups(by_label, groups, seed=seed)
     members = {name: tuple(own) for name, own in groups.items()}

@@ -34,6 +34,11 @@ class Match:
     def n(self) -> int:
         return len(self.generated)
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Rows of each class, in the order of both sides; unlabelled images are one class."""
+        return tuple(len(made) for made, _ in self.strata)
+
     def named(self, figure: str) -> str:
         """``fd -> fd/class/<name>``; of all classes together, ``fd``."""
         return figure if self.kind == POOLED else f"{figure}/{self.kind}/{self.name}"

@@ -78,19 +78,30 @@ def neighbours(generated: np.ndarray, train: np.ndarray) -> Neighbours:
     return Neighbours(index[:, 0], distance[:, 0], own[back], len(train))
 
 
-def held_out_gap(generated: np.ndarray, train: np.ndarray, held_out: np.ndarray, rng: np.random.Generator) -> Figure:
+def held_out_gap(
+    generated: np.ndarray,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    rng: np.random.Generator,
+    labels: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Figure:
     """FD to held-out images less FD to training images, at equal n: above 0 where the training set is nearer.
 
     Of the larger real set, as many as the smaller one holds are drawn without replacement; a generator that
     learnt the distribution scores 0 within the error (a 20-group jackknife over generated and both real sets).
 
+    Args:
+      labels: classes of the training and of the held-out images, where they have some. Each class is then drawn by
+        itself: a random part of one set has other shares than all of the other set, and is farther from everything.
+
     Raises:
       ValueError: fewer than three images on a side.
     """
-    n = min(len(train), len(held_out))
+    rows = _equal_rows(*(labels or (np.zeros(len(x), int) for x in (train, held_out))), rng)
+    n = len(rows[0])
     if min(n, len(generated)) < 3:
         raise ValueError(f"the gap needs at least 3 images on each side; got {len(generated)}, {len(held_out)}, {n}")
-    train, held_out = (np.asarray(x, np.float64)[np.sort(rng.permutation(len(x))[:n])] for x in (train, held_out))
+    train, held_out = (np.asarray(x, np.float64)[own] for x, own in zip((train, held_out), rows, strict=True))
     generated = np.asarray(generated, np.float64)
     far, near = frechet_distance(generated, held_out), frechet_distance(generated, train)
     (without_far, sizes), (without_near, _) = leave_out(generated, held_out), leave_out(generated, train)
@@ -101,6 +112,17 @@ def held_out_gap(generated: np.ndarray, train: np.ndarray, held_out: np.ndarray,
         + jackknife.variance(near, *without_train)
     )
     return Figure(far - near, float(np.sqrt(variance)), len(generated), n)
+
+
+def _equal_rows(one: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Rows of both sides i[n], as many of each class as the side with fewer holds, class by class."""
+    found: list[list[np.ndarray]] = [[], []]
+    for label in np.intersect1d(one, other):
+        own = [np.flatnonzero(side == label) for side in (one, other)]
+        n = min(map(len, own))
+        for drawn, rows in zip(found, own, strict=True):
+            drawn.append(rows[np.sort(rng.permutation(len(rows))[:n])])
+    return [np.concatenate(drawn) if drawn else np.zeros(0, int) for drawn in found]
 
 
 def _percent(which: np.ndarray, n: int, n_train: int) -> Figure:

@@ -88,7 +88,7 @@ def cmmds(c: Comparison) -> Measured:
         if one.n < 3:
             few = Figure(None, None, one.n, one.n, f"{one.n} images a side are too few: CMMD and its error need 3")
             return {"cmmd_v": few, "cmmd_u": few}, {}
-        return cmmd(one.generated, one.real), {}
+        return cmmd(one.generated, one.real, one.counts), {}
 
     return _everywhere(c, of, {"cmmd_v": "min", "cmmd_u": "min"})
 
@@ -130,7 +130,9 @@ def memorised(c: Comparison, name: str = "memorisation") -> Measured:
 def memorised_with_gap(c: Comparison) -> Measured:
     """``memorised``, and whether the training images are nearer than held-out ones."""
     found = memorised(c)
-    gap = held_out_gap(c.generated.values, c.given.train.values, c.given.held_out.values, c.rng(2))
+    train, held_out = c.given.train, c.given.held_out
+    labels = None if train.labels is None or held_out.labels is None else (train.labels, held_out.labels)
+    gap = held_out_gap(c.generated.values, train.values, held_out.values, c.rng(2), labels)
     return replace(found, figures=found.figures | {"memorisation_gap": gap})
 
 
@@ -160,7 +162,7 @@ def _fd(one: Match, name: str) -> tuple[Figures, Columns]:
 
 
 def _kid(one: Match) -> tuple[Figures, Columns]:
-    found = kid_figure(one.generated, one.real).scaled(1e3)
+    found = kid_figure(one.generated, one.real, one.counts).scaled(1e3)
     return {"kid_x1e3": found}, {"kid_x1e3": found.value, "kid_se": found.se}
 
 

@@ -126,6 +126,7 @@ def measure(
     labels: Sequence[int] = (),
     groups: Mapping[str, Sequence[int]] | None = None,
     equal_n: bool = False,
+    per_class: bool = True,
     outputs: Mapping[str, np.ndarray] | None = None,
     train: Features | None = None,
     held_out: Features | None = None,
@@ -144,6 +145,7 @@ def measure(
       labels: classes that have figures even where neither side has an image of them: None, with the reason.
       groups: labels by name; the images of a group are those that its classes are compared with.
       equal_n: cut every class to the count of the smallest one that has two images a side.
+      per_class: whether classes have figures of their own beside the pooled ones.
       outputs, train, held_out, text, diversity, pairs: see ``Given``; what the metrics' ``needs`` name.
       seed: draws subsets and the floor's splits.
 
@@ -154,7 +156,8 @@ def measure(
     if unknown:
         raise ValueError(f"unknown metrics {unknown}; known are {sorted(METRICS)}")
     given = Given(outputs or {}, train, held_out, text, diversity, pairs)
-    comparison = compare(generated, real, names, groups or {}, given, labels=labels, equal_n=equal_n, seed=seed)
+    how = dict(labels=labels, equal_n=equal_n, seed=seed, per_class=per_class)
+    comparison = compare(generated, real, names, groups or {}, given, **how)
     for metric in metrics:
         _check(metric, comparison)
     found = {metric: METRICS[metric].measure(comparison) for metric in metrics}

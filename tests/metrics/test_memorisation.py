@@ -66,6 +66,21 @@ def test_the_gap_is_at_equal_n():
     assert gap.value == held_out_gap(generated, train, held_out, np.random.default_rng(0)).value
 
 
+def test_the_gap_draws_each_class_by_itself():
+    """Of classes far apart, a random part of the training set would lie farther from everything than all held-out."""
+    gaps, labels = [], [np.repeat([0, 5, 9], n) for n in (30, 60, 30)]
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        made, train, held_out = (rng.normal(size=(len(own), 3)) + 3 * own[:, None] for own in labels)
+        order = rng.permutation(len(train))
+        gaps.append(held_out_gap(made, train[order], held_out, rng, (labels[1][order], labels[2])))
+    values = np.array([gap.value for gap in gaps])
+    assert abs(values.mean()) < 4 * values.std(ddof=1) / len(values) ** 0.5
+    assert (gaps[0].n_gen, gaps[0].n_real) == (90, 90)
+    unequal = held_out_gap(made, train, held_out, rng, (labels[1], np.repeat([0, 5, 7], 30)))
+    assert unequal.n_real == 60, "a class that one side lacks is left out of both"
+
+
 def test_the_error_of_the_gap():
     gaps = [held_out_gap(*sets(60, 3, seed), np.random.default_rng(0)) for seed in range(60)]
     spread = np.std([gap.value for gap in gaps], ddof=1)

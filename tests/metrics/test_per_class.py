@@ -95,7 +95,8 @@ def test_pooled_uses_the_matched_images():
     real, generated = features({0: 20, 1: 30}, 0), features({0: 20, 1: 30}, 1)
     values = measure(generated, real).values
     assert values["fd"] == pytest.approx(frechet_distance(generated.values, real.values), rel=1e-9)
-    assert values["kid_x1e3"] == pytest.approx(1e3 * kid(generated.values, real.values), rel=1e-9)
+    x, y = (np.concatenate([side.of(0), side.of(1)]) for side in (generated, real))
+    assert values["kid_x1e3"] == pytest.approx(1e3 * kid(x, y, (20, 30)), rel=1e-9)
 
 
 def test_unlabelled_features_have_pooled_figures_alone():

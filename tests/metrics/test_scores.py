@@ -23,7 +23,7 @@ def test_a_group_holds_the_images_its_classes_are_compared_with():
     assert (rare.name, rare.n_gen, rare.n_real, rare.n_floor) == ("rare", 27, 27, 15 + 3)
     assert rare.fd == scores.values["fd/group/rare"] == pytest.approx(frechet_distance(x, y), rel=1e-12)
     assert rare.fd_se == scores.errors["fd/group/rare"] == pytest.approx(frechet_se(x, y), rel=1e-12)
-    assert (rare.kid_x1e3, rare.kid_se) == pytest.approx(1e3 * np.array(kid_with_se(x, y)), rel=1e-12)
+    assert (rare.kid_x1e3, rare.kid_se) == pytest.approx(1e3 * np.array(kid_with_se(x, y, (20, 7))), rel=1e-12)
     assert rare.fd_excess == scores.values["fd_excess/group/rare"] == rare.fd_half - rare.fd_floor
     assert seen.fd == pytest.approx(frechet_distance(*(np.concatenate([s.of(1), s.of(2)]) for s in (MADE, REAL))))
     assert everything.fd == scores.values["fd"] and everything.n_gen == scores.n == 112
@@ -131,12 +131,16 @@ def test_scores_that_do_not_belong_together_are_refused():
 
 
 def test_pooled_figures_of_other_images():
-    one, seed = measure(MADE, REAL, NAMES, ("fd",)), 3
-    pool = measure(Features(MADE.values, None, "cls-toy-0"), Features(REAL.values, None, "cls-toy-0"), seed=seed)
+    one = measure(MADE, REAL, NAMES, ("fd",))
+    few = np.arange(len(MADE)) % 3 > 0
+    made = Features(MADE.values[few], MADE.labels[few], MADE.extractor)
+    pool = measure(made, REAL, NAMES, per_class=False)
     both = one.with_pooled(pool)
+    assert set(pool.values) == {"fd", "kid_x1e3"} and pool.rows == pool.groups == ()
+    assert pool.values.items() <= measure(made, REAL, NAMES).values.items(), "matched by class as ever"
     assert both.values["fd"] == pool.values["fd"] != one.values["fd"]
     assert both.values["fd/class/ant"] == one.values["fd/class/ant"] and both.rows == one.rows
-    assert (both.n, both.balanced) == (112, False)
+    assert (both.n, both.balanced) == (len(made), False)
 
 
 def test_the_worst_of_a_figure_that_should_be_high_are_its_lowest():
