@@ -41,13 +41,15 @@ def distances(compared: Compared) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def pairs(compared: Compared) -> Pairs:
-    """Each image beside the real one that it stands for."""
-    plan, subject, parts = compared.plan, compared.subject, []
-    truths = subject.truths(plan.label, plan.index)
-    for places, images in subject.stream(plan.label, plan.index, compared.between, lambda places: False):
-        made = np.asarray(images)[: len(places)]
-        parts.append(compare(made, compared.records(truths[places]), DATA_RANGE))
+def pairs(compared: Compared, kept: np.ndarray) -> Pairs:
+    """Each image that is ``kept`` bool[n] beside the real one that it stands for; on the host, by every process."""
+    plan, subject, at_once = compared.plan, compared.subject, compared.program.eval.batch_size
+    label, index, parts = plan.label[kept], plan.index[kept], []
+    truths = subject.truths(label, index)
+    for rows in (slice(start, start + at_once) for start in range(0, len(label), at_once)):
+        compared.between()
+        made = subject.pictures(label[rows], index[rows])
+        parts.append(compare(made, compared.records(truths[rows]), DATA_RANGE))
     return joined(parts)
 
 

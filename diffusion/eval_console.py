@@ -129,7 +129,7 @@ def announcements(rows: Sequence[ClassRow], requested: int) -> list[str]:
     small = [row for row in rows if row.n_gen < requested]
     lines = [
         f"class {row.name}: {row.n_gen} images a side instead of the {requested} requested"
-        + (f" ({row.flag}: read its KID, it is left out of the aggregates)" if row.flag else "")
+        + (f" ({row.flag}: {_instead(row)}, it is left out of the aggregates)" if row.flag else "")
         for row in small[:ANNOUNCED]
     ]
     rest = small[ANNOUNCED:]
@@ -141,6 +141,10 @@ def announcements(rows: Sequence[ClassRow], requested: int) -> list[str]:
             + (f" ({flagged} of them {next(row.flag for row in rest if row.flag)})" if flagged else "")
         )
     return lines
+
+
+def _instead(row: ClassRow) -> str:
+    return "read its KID" if row.n_gen > 1 else "no distance can be had"
 
 
 def _ends(ordered: Sequence[ClassRow]) -> tuple[Sequence[ClassRow], int, str]:

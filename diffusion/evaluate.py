@@ -12,12 +12,13 @@ import jax
 import numpy as np
 
 from diffusion import beside, subjects
-from diffusion.compared import Compared, plan_of
+from diffusion.compared import Compared
 from diffusion.errors import ConfigError
 from diffusion.eval_console import distance_name
 from diffusion.eval_report import scores_report
 from diffusion.extractors import Extractor
 from diffusion.feature_chunks import clear
+from diffusion.metric_needs import OF_CLASSES, check_counts, check_given, has_classes
 from diffusion.metrics import METRICS, Figure, Scores, measure
 from diffusion.metrics.fd import frechet_from_statistics
 from diffusion.networks import identity, prepare
@@ -27,8 +28,6 @@ from diffusion.reference_statistics import ReferenceStatistics, read_statistics
 from diffusion.subjects import Subject
 from diffusion.types import Params
 from diffusion.variants import Variant, drawing
-
-OF_CLASSES = {"labels", "diversity", "pairs"}  # needs of metrics that are not taken once more on the pooled images
 
 
 @dataclass(frozen=True)
@@ -115,27 +114,30 @@ def of_subject(
     return Report({prefix + name: value for name, value in scores.logged.items()}, scores, body, compared)
 
 
-def check(program: Program) -> None:
+def check(program: Program, subject: Subject | None = None) -> None:
     """Find before training what would make an evaluation fail: weights that are not there, too few images.
+
+    Args:
+      subject: images of another program, where these are evaluated.
 
     Raises:
       ConfigError: a metric that cannot be computed, by name; a network that does not take these images.
       DataError: a split that a classifier cannot be trained on.
     """
-    e, networks, records = program.eval, prepare(program), program.dataset.open(program.eval.reference_split)
+    e, networks, widths = program.eval, prepare(program), {}
     image = jax.ShapeDtypeStruct((2, *program.transform.shape), np.uint8)
-    for network in networks.values():
+    for name, network in networks.items():
         asked = (network.extract, (image,)) if network.distance is None else (network.distance, (image, image))
         try:
-            jax.eval_shape(asked[0], network.frozen, *asked[1])
+            found = jax.eval_shape(asked[0], network.frozen, *asked[1])
         except ValueError as error:
             raise ConfigError("eval.metrics", f"{network.name} cannot take these images: {error}") from error
-    labels = records.labels if program.dataset.classes else np.zeros(len(records), np.int32)
-    plan = plan_of(program, labels)
+        if network.distance is None:
+            widths[name] = found["features"].shape[1]
+    check_counts(program, widths, subject)
+    if subject is not None:
+        check_given(program, subject)
     for metric in e.metrics:
-        n, least = int((plan.of_classes if _has_classes(metric) else plan.of_pool).sum()), METRICS[metric].least
-        if n < least:
-            raise ConfigError("eval.metrics", f"{metric} needs at least {least} images a side; {n} are compared")
         if "text" in METRICS[metric].needs:
             networks[e.network(metric)].tokenise(["a"])
     if e.reference and is_ours(e.reference):
@@ -158,7 +160,7 @@ def _scores(compared: Compared) -> Scores:
         by_network[name if name in by_network else compared.streamed[0]].append(metric)
     found = []
     for name, metrics in by_network.items():
-        of_classes = [metric for metric in metrics if plan.pooled is None or _has_classes(metric)]
+        of_classes = [metric for metric in metrics if plan.pooled is None or has_classes(metric)]
         own = _measured(compared, name, of_classes, plan.of_classes)
         if plan.pooled is not None:
             pooled = [metric for metric in metrics if not OF_CLASSES & set(METRICS[metric].needs)]
@@ -167,12 +169,6 @@ def _scores(compared: Compared) -> Scores:
     scores = Scores.merged(found)
     others = {metric: _judge(compared, metric) for metric in e.metrics if e.network(metric) not in compared.streamed}
     return replace(scores, extractors=scores.extractors | others)
-
-
-def _has_classes(metric: str) -> bool:
-    """Whether a metric says anything of the classes' own images, beside those of the pool."""
-    row = METRICS[metric]
-    return bool(OF_CLASSES & set(row.needs)) or any(figure.per_class for figure in row.figures)
 
 
 def _judge(compared: Compared, metric: str) -> str:
@@ -192,6 +188,7 @@ def _measured(
         compared.real_features(name),
         program.dataset.classes,
         metrics,
+        labels=compared.chosen if per_class else (),
         groups=compared.groups if per_class else {},
         equal_n=program.eval.equal_n and per_class,
         per_class=per_class,
@@ -200,7 +197,7 @@ def _measured(
         held_out=compared.real_features(name, "test") if "held_out" in needs else None,
         text=beside.texts(compared, name, kept) if "text" in needs else None,
         diversity=beside.distances(compared) if "diversity" in needs else None,
-        pairs=beside.pairs(compared) if "pairs" in needs else None,
+        pairs=beside.pairs(compared, kept) if "pairs" in needs else None,
         seed=program.eval.seed,
     )
 

@@ -41,14 +41,14 @@ def make_plan(
       sizes: i[k], real images of each class that is evaluated, 0 for the others.
       per_class: images asked of each class.
       pooled: images asked of all classes together, in the reals' shares; 0 pools those of the classes.
-      equal: every class is compared at the smallest n_c.
+      equal: every class is compared at the smallest n_c that has two images, the fewest of any distance.
       have: i[k], images there are where they are not drawn to order.
     """
     sizes = np.asarray(sizes, np.int64)
     most = sizes if have is None else np.minimum(sizes, have)
     counts = np.minimum(per_class, most)
-    if equal and counts.any():
-        counts = np.where(counts > 0, counts[counts > 0].min(), 0)
+    if equal and (counts > 1).any():
+        counts = np.minimum(counts, counts[counts > 1].min())
     shares = None if pooled == 0 else np.minimum(in_shares(pooled, sizes), most)
     needed = counts if shares is None else np.maximum(counts, shares)
     label = np.repeat(np.arange(len(sizes)), needed)

@@ -42,14 +42,16 @@ def reals(program: Program, networks: Networks, name: str, split: str) -> Reals:
     """What network ``name`` says of every readable record of ``split``, from the cache where that fits.
 
     Raises:
-      ConfigError: ``eval.reference`` was made otherwise; the differing keys stand there.
+      ConfigError: ``eval.reference``, which stands for the evaluation's own network, was made otherwise; the
+        differing keys stand there.
       DataError: a record that cannot be read, or was not read exactly once.
     """
     wanted = fingerprint(program, networks, name, split)
     given = program.eval.reference
-    if given and split == program.eval.reference_split and is_ours(given):
+    own = (name, split) == (program.eval.streamed[0], program.eval.reference_split)
+    if given and own and is_ours(given):
         return _given(Path(given).expanduser(), wanted)
-    folder = Path(program.eval.cache) if program.eval.cache else program.workdir / "cache"
+    folder = Path(program.eval.cache).expanduser() if program.eval.cache else program.workdir / "cache"
     path = folder / f"reference-{split}-{networks[name].name}-{json_sha256(wanted)[:16]}.npz"
     kept = _kept(path, wanted)
     if all_processes(kept is not None):

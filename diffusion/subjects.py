@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from diffusion import runs
+from diffusion.errors import ConfigError
 from diffusion.generate import generate, images
-from diffusion.given_images import GivenImages
+from diffusion.given_images import FIELD, GivenImages
 from diffusion.mesh import padded_rows, put_rows
 from diffusion.program import Program
 from diffusion.state import fingerprint
@@ -29,6 +30,7 @@ class Subject:
       pictures: (label, index) -> u8[n h w c] on the host, for a few of them.
       prompts: (label, index) -> texts [n]; None without any. ``about_prompts`` says where they are from.
       truths: (label, index) -> i[n], the record of the reference split that each stands for; None where unknown.
+      ids: i[n], all of those records; None likewise.
     """
 
     about: dict[str, Any]
@@ -38,6 +40,7 @@ class Subject:
     prompts: Callable[[np.ndarray, np.ndarray], Sequence[str]] | None = None
     about_prompts: str = ""
     truths: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    ids: np.ndarray | None = None
 
 
 def drawn(program: Program, params: Params, average: str) -> Subject:
@@ -70,11 +73,22 @@ def drawn(program: Program, params: Params, average: str) -> Subject:
 
 
 def given(program: Program, found: GivenImages) -> Subject:
-    """Images of another program; where a class has more than are compared, a subset drawn by ``eval.seed`` is taken."""
-    labels = np.zeros(len(found), np.int64) if found.labels is None else np.asarray(found.labels)
+    """Images of another program; where a class has more than are compared, a subset drawn by ``eval.seed`` is taken.
+
+    Raises:
+      ConfigError: images without classes, where the data set has them.
+    """
+    names = program.dataset.classes
+    if names and found.labels is None:
+        raise ConfigError(
+            FIELD,
+            f"{found.path} does not say the classes of its images, and {program.dataset.name} has {len(names)}: "
+            "give an array 'labels', or a folder for each class",
+        )
+    labels = np.asarray(found.labels) if names else np.zeros(len(found), np.int64)
     of_class = [
         np.random.default_rng([program.eval.seed, 4, c]).permutation(np.flatnonzero(labels == c))
-        for c in range(max(len(program.dataset.classes), 1))
+        for c in range(max(len(names), 1))
     ]
 
     def records(label: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -106,6 +120,7 @@ def given(program: Program, found: GivenImages) -> Subject:
         prompts=prompts_of_classes(program) if found.prompts is None else prompts,
         about_prompts=_template(program) if found.prompts is None else "prompts of the file",
         truths=None if found.ids is None else lambda label, index: found.ids[records(label, index)],
+        ids=found.ids,
     )
 
 

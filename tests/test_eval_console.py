@@ -109,7 +109,7 @@ def test_small_classes_are_announced():
         "class bee: 7 images a side instead of the 30 requested"
         " (unreliable: read its KID, it is left out of the aggregates)",
         "class cat: 1 images a side instead of the 30 requested"
-        " (unreliable: read its KID, it is left out of the aggregates)",
+        " (unreliable: no distance can be had, it is left out of the aggregates)",
     ]
     assert len(announcements(ROWS, 50)) == 4
 

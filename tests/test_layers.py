@@ -25,7 +25,7 @@ LAYERS = (
     "program",
     "build",
     """generate evaluate feed runs drawing networks reference subjects compared variants validation evaluations
-    drawn_rows beside""",
+    drawn_rows beside metric_needs""",
     "train modes describe bench signals events bad_steps logbook",
     "main_jax",
 )

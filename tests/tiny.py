@@ -49,7 +49,8 @@ def program(workdir: Path, **changed: object):
     from diffusion.config import override
 
     assignments = [word.removeprefix("--config.") for word in arguments(workdir, **changed)[1:]]
-    return build(override(get_config().unlock(), assignments).lock(), workdir)
+    config = override(get_config().unlock(), assignments).lock()
+    return build(config, workdir, training=not config.eval.images)
 
 
 def log(workdir: Path) -> list[dict]:

@@ -45,7 +45,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     diffusion = make_diffusion(c, dataset, transform)
     mesh = make_mesh(c.mesh.data, c.mesh.fsdp)
     schedule, optimiser = make_optimiser(c, strict_slices(c, mesh.size), training)
-    evaluate, extractors = make_evaluation(c, dataset, optimiser.averages)
+    evaluate, extractors = make_evaluation(c, dataset, optimiser.averages, training=training)
     val = section("val", settings.Validate, c.val)
     checkpoint = section("checkpoint", settings.Checkpoint, c.checkpoint)
     best = (checkpoint.best_metric, checkpoint.best_mode)

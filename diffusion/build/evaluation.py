@@ -1,6 +1,7 @@
 """What is evaluated, on which networks, and whether it can be: all that metadata tells."""
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from diffusion.plan import chosen_classes, named_groups
 
 
 def make_evaluation(
-    config: ConfigDict, dataset: Dataset, averages: Averages
+    config: ConfigDict, dataset: Dataset, averages: Averages, *, training: bool
 ) -> tuple[settings.Evaluate, dict[str, Callable[[Given], Extractor]]]:
     """(settings, what makes each network that the metrics need, by row of EXTRACTORS).
+
+    Args:
+      training: whether a run's own images are evaluated, so that ``eval.images`` has no place.
 
     Raises:
       ConfigError: a metric that cannot be computed here, or a field that cannot be.
@@ -41,11 +45,10 @@ def make_evaluation(
     for field, path in (("reference", e.reference), ("images", e.images)):
         if path and not Path(path).expanduser().exists():
             raise ConfigError(f"eval.{field}", f"there is no {path}")
+    if training and e.images:
+        raise ConfigError("eval.images", "is what --mode=eval compares; a run in training evaluates its own images")
     _check_classes(e, dataset)
-    if e.guidance_scales and config.sampler.guidance_scales:
-        raise ConfigError(
-            "eval.guidance_scales", "vary sampler.guidance_scale; this sampler has guidance_scales by condition"
-        )
+    _check_scales(e, config)
     for metric in e.metrics:
         _check_needs(metric, e, c, dataset)
     networks = dict.fromkeys([*e.streamed, *map(e.network, e.metrics)]) if e.metrics else ()
@@ -84,6 +87,14 @@ def _check_needs(metric: str, e: settings.Evaluate, c: ConfigDict, dataset: Data
         )
 
 
+def _check_scales(e: settings.Evaluate, config: ConfigDict) -> None:
+    field, sampler = "eval.guidance_scales", config.sampler
+    if e.guidance_scales and sampler.guidance_scales:
+        raise ConfigError(field, "vary sampler.guidance_scale; this sampler has guidance_scales by condition")
+    if e.guidance_scales and not (config.cond.names or sampler.autoguidance):
+        raise ConfigError(field, "change nothing: there is neither a condition (cond.names) nor sampler.autoguidance")
+
+
 def _check_classes(e: settings.Evaluate, dataset: Dataset) -> None:
     try:
         chosen = chosen_classes(e.classes, e.num_classes, dataset.classes, e.seed)
@@ -95,6 +106,9 @@ def _check_classes(e: settings.Evaluate, dataset: Dataset) -> None:
 
 def _number(field: str, text: Any) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise ConfigError(field, f"{text!r} is not a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(field, f"{text!r} is not a number")
+    return number

@@ -7,7 +7,7 @@ import numpy as np
 
 from diffusion.metrics.features import Features, check_comparable
 from diffusion.metrics.figure import Figure
-from diffusion.metrics.matching import Match, class_name, match, match_classes, match_groups, together
+from diffusion.metrics.matching import Match, class_name, labels_of, match, match_classes, match_groups, together
 from diffusion.metrics.paired import Pairs
 from diffusion.metrics.per_class import Aggregate, Columns
 
@@ -44,6 +44,7 @@ class Comparison:
     Attributes:
       generated, real: all images of both sides.
       classes: one match per class; () when unlabelled, or where classes have no figures.
+      labels: of ``classes``.
       groups: (all its images, its classes) by group.
       members: labels by group.
       pooled: all classes together, in the counts that each is matched at.
@@ -55,6 +56,7 @@ class Comparison:
     generated: Features
     real: Features
     classes: tuple[Match, ...]
+    labels: tuple[int, ...]
     groups: Mapping[str, tuple[Match, tuple[Match, ...]]]
     members: Mapping[str, tuple[int, ...]]
     pooled: Match
@@ -69,7 +71,7 @@ class Comparison:
 
     def by_label(self, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Which rows belong to each class and group: {"class/<name>": b[n], "group/<name>": b[n]}."""
-        classes = {f"class/{class_name(c, self.names)}": labels == c for c in np.unique(labels).tolist()}
+        classes = {f"class/{class_name(c, self.names)}": labels == c for c in self.labels}
         return classes | {f"group/{name}": np.isin(labels, own) for name, own in self.members.items()}
 
     def rng(self, purpose: int) -> np.random.Generator:
@@ -100,6 +102,7 @@ def compare(
     groups: Mapping[str, Sequence[int]],
     given: Given,
     *,
+    labels: Sequence[int] = (),
     equal_n: bool,
     seed: int,
     per_class: bool = True,
@@ -115,15 +118,17 @@ def compare(
     for other in (given.train, given.held_out):
         if other is not None:
             check_comparable(replace(generated, labels=None), replace(other, labels=None))
-    classes = match_classes(generated, real, names, seed=seed, equal_n=equal_n)
+    classes = match_classes(generated, real, names, labels=labels, seed=seed, equal_n=equal_n)
     if not classes:
         if groups or equal_n:
             raise ValueError("groups of classes and equal counts over classes need labelled images")
         pooled = match("pooled", generated.values, real.values, (seed,))
-        return Comparison(generated, real, (), {}, {}, together((pooled,)), tuple(names), given, seed)
+        return Comparison(generated, real, (), (), {}, {}, together((pooled,)), tuple(names), given, seed)
     if not per_class:
-        return Comparison(generated, real, (), {}, {}, together(classes), tuple(names), given, seed)
-    by_label = dict(zip(np.union1d(generated.labels, real.labels).tolist(), classes, strict=True))
+        return Comparison(generated, real, (), (), {}, {}, together(classes), tuple(names), given, seed)
+    by_label = dict(zip(labels_of(generated, real, labels), classes, strict=True))
     found = match_groups(by_label, groups, seed=seed)
-    members = {name: tuple(labels) for name, labels in groups.items()}
-    return Comparison(generated, real, classes, found, members, together(classes), tuple(names), given, seed)
+    members = {name: tuple(own) for name, own in groups.items()}
+    return Comparison(
+        generated, real, classes, tuple(by_label), found, members, together(classes), tuple(names), given, seed
+    )

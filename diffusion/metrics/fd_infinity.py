@@ -6,12 +6,13 @@ from diffusion.metrics.fd import frechet_distance
 from diffusion.metrics.figure import Figure
 
 LEAST = 5000
+PER_FEATURE = 2
 POINTS = 15
 
 
 def least_images(d: int) -> int:
     """Fewest images a side: below 2d the bias is not linear in 1/n, and the intercept is wrong by tens."""
-    return max(LEAST, 2 * d)
+    return max(LEAST, PER_FEATURE * d)
 
 
 def fd_infinity(generated: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> Figure:

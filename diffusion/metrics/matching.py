@@ -57,10 +57,21 @@ def class_name(label: int, names: Sequence[str]) -> str:
     return names[label]
 
 
+def labels_of(generated: Features, real: Features, labels: Sequence[int] = ()) -> list[int]:
+    """The labels on either side of labelled features and those asked for, in order."""
+    return np.unique(np.concatenate([generated.labels, real.labels, np.asarray(labels, np.int64)])).tolist()
+
+
 def match_classes(
-    generated: Features, real: Features, names: Sequence[str] = (), *, seed: int = 0, equal_n: bool = False
+    generated: Features,
+    real: Features,
+    names: Sequence[str] = (),
+    *,
+    labels: Sequence[int] = (),
+    seed: int = 0,
+    equal_n: bool = False,
 ) -> tuple[Match, ...]:
-    """The classes present on either side, by label, each with n = min(generated, real) images a side.
+    """The classes of ``labels_of``, in its order, each with n = min(generated, real) images a side.
 
     Subsets are drawn without replacement by (seed, label), whatever the other classes hold.
     Unlabelled features have no classes: ().
@@ -71,7 +82,7 @@ def match_classes(
     check_comparable(generated, real)
     if generated.labels is None:
         return ()
-    sides = {c: (generated.of(c), real.of(c)) for c in np.union1d(generated.labels, real.labels).tolist()}
+    sides = {c: (generated.of(c), real.of(c)) for c in labels_of(generated, real, labels)}
     most = None
     if equal_n:
         most = min((n for n in map(_smaller, sides.values()) if n >= 2), default=None)

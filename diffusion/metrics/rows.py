@@ -25,6 +25,7 @@ from diffusion.metrics.per_class import Columns
 SUSPICIOUS = 32  # pairs that are named
 
 Figures = dict[str, Figure]
+NO_IMAGES = Figure(None, None, 0, reason="no images")
 
 
 def fd(c: Comparison, name: str = "fd") -> Measured:
@@ -67,8 +68,7 @@ def share_as_asked(c: Comparison) -> Measured:
     predicted, asked = c.given.outputs["classes"], c.generated.labels
     figures = {"accuracy": accuracy(predicted, asked)}
     for where, own in c.by_label(asked).items():
-        if own.any():
-            figures[f"accuracy/{where}"] = accuracy(predicted[own], asked[own])
+        figures[f"accuracy/{where}"] = accuracy(predicted[own], asked[own]) if own.any() else NO_IMAGES
     return Measured(figures)
 
 
@@ -77,8 +77,7 @@ def clip_scores(c: Comparison) -> Measured:
     images, texts = c.generated.values, c.given.text
     figures = {"clip_score": clip_score(images, texts)}
     for where, own in (c.by_label(c.generated.labels) if c.classes else {}).items():
-        if own.any():
-            figures[f"clip_score/{where}"] = clip_score(images[own], texts[own])
+        figures[f"clip_score/{where}"] = clip_score(images[own], texts[own]) if own.any() else NO_IMAGES
     return Measured(figures)
 
 
@@ -115,7 +114,7 @@ def vendi_scores(c: Comparison) -> Measured:
 
     def of(one: Match) -> tuple[Figures, Columns]:
         if not one.n:
-            return dict.fromkeys(("vendi", "vendi_real"), Figure(None, None, 0, reason="no images")), {}
+            return dict.fromkeys(("vendi", "vendi_real"), NO_IMAGES), {}
         return {"vendi": vendi(one.generated), "vendi_real": vendi(one.real)}, {}
 
     return _everywhere(c, of, {"vendi": "max", "vendi_real": "max"})

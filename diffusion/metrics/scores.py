@@ -123,6 +123,7 @@ def measure(
     names: Sequence[str] = (),
     metrics: Sequence[str] = ("fd", "kid"),
     *,
+    labels: Sequence[int] = (),
     groups: Mapping[str, Sequence[int]] | None = None,
     equal_n: bool = False,
     per_class: bool = True,
@@ -141,6 +142,7 @@ def measure(
         one side, a subset drawn by (seed, label) is compared; the floor uses all reals.
       names: class names by label.
       metrics: rows of ``METRICS``.
+      labels: classes that have figures even where neither side has an image of them: None, with the reason.
       groups: labels by name; the images of a group are those that its classes are compared with.
       equal_n: cut every class to the count of the smallest one that has two images a side.
       per_class: whether classes have figures of their own beside the pooled ones.
@@ -154,7 +156,8 @@ def measure(
     if unknown:
         raise ValueError(f"unknown metrics {unknown}; known are {sorted(METRICS)}")
     given = Given(outputs or {}, train, held_out, text, diversity, pairs)
-    comparison = compare(generated, real, names, groups or {}, given, equal_n=equal_n, seed=seed, per_class=per_class)
+    how = dict(labels=labels, equal_n=equal_n, seed=seed, per_class=per_class)
+    comparison = compare(generated, real, names, groups or {}, given, **how)
     for metric in metrics:
         _check(metric, comparison)
     found = {metric: METRICS[metric].measure(comparison) for metric in metrics}
@@ -187,8 +190,9 @@ def _check(metric: str, c: Comparison) -> None:
     missing = [NEEDS[need] for need in row.needs if not _has(c, need)]
     if missing:
         raise ValueError(f"{metric} needs {' and '.join(missing)}")
-    if c.pooled.n < row.least:
-        raise ValueError(f"{metric} needs at least {row.least} images a side; there are {c.pooled.n}")
+    least = row.least_of(c.generated.values.shape[1])
+    if c.pooled.n < least:
+        raise ValueError(f"{metric} needs at least {least} images a side; there are {c.pooled.n}")
 
 
 def _has(c: Comparison, need: str) -> bool:

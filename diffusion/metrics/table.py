@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from diffusion.metrics import rows
 from diffusion.metrics.comparison import Comparison, Measured
+from diffusion.metrics.fd_infinity import LEAST as LEAST_INFINITY
+from diffusion.metrics.fd_infinity import PER_FEATURE
 from diffusion.metrics.inception_score import LEAST as LEAST_IS
 from diffusion.metrics.manifold import K_DENSITY, K_PRECISION
 
@@ -62,6 +64,7 @@ class Metric:
       figures: what it gives.
       needs: keys of ``NEEDS``, what an evaluation must supply beside features.
       least: fewest images a side, all classes together, below which it cannot be computed.
+      per_feature: so many for each feature, where that is more than ``least``.
       network: the row of EXTRACTORS that it is defined on; "" takes any.
       about: what to say of features of another network, whose name goes into {}; "" where it reads none.
     """
@@ -70,8 +73,13 @@ class Metric:
     figures: tuple[Figured, ...]
     needs: tuple[str, ...] = ()
     least: int = 2
+    per_feature: int = 0
     network: str = ""
     about: str = ""
+
+    def least_of(self, d: int) -> int:
+        """Fewest images a side for features of d numbers."""
+        return max(self.least, self.per_feature * d)
 
 
 def rankable(metrics: Sequence[str], classes: Sequence[str] = (), groups: Sequence[str] = ()) -> dict[str, str]:
@@ -107,7 +115,8 @@ METRICS = {
     "fd_infinity": Metric(
         rows.at_infinity,
         (_alone("fd_infinity", "min", "FD at infinity fails on few images: it needs max(5000, 2d)"),),
-        least=5000,
+        least=LEAST_INFINITY,
+        per_feature=PER_FEATURE,
     ),
     "kid": Metric(rows.kid, (Figured("kid_x1e3", "min"),)),
     "kid_subsets": Metric(

@@ -37,14 +37,15 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     """
     if not program.eval.metrics:
         raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
-    check(program)
     if program.eval.images:
         evaluate_images(program, stop)
         return
+    check(program)
     feed.skipped(program).keep_in(program.workdir)
     steps = [program.eval.step]
     if program.eval.step == "all":
-        steps = [str(step) for step in sorted(runs.checkpoints(program, read_only=True).all_steps())]
+        there = sorted(runs.checkpoints(program, read_only=True).all_steps())
+        steps = [str(step) for step in there] or ["latest"]  # of which there is none either, as reading it says
     found = [_evaluated(program, step, stop) for step in steps]
     folder = program.workdir / "eval"
     say(f"It wrote:\n  {folder}/")
