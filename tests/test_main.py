@@ -20,7 +20,7 @@ WRONG = [  # what is said beside a tiny run, the field that is named, what else
     (["--config.optim=adam"], "optim", "this is a section"),
     (["--config.process.schedule=flow", "--config.process.target=eps"], "process", "take x0, v, velocity or edm"),
     (["--config.net.unet.attention=(3,)"], "net.unet.attention", "the levels are (0,)"),
-    (["--config.eval.metrics=fid"], "eval.metrics", "take fd"),
+    (["--config.eval.metrics=fid"], "eval.inception.weights", "docs/weights.md"),
     (["--config.cond.names=text"], "cond.names", "'text' is not one of: label"),
     (["--config.net.unet.mults=1,2,2,2,2"], "net.unet.mults", "must be divisible by 16"),
     (["--config.optim.warmup_cosine.warmup_steps=50", "--config.optim.schedule=warmup_cosine"], "optim.warmup_", "50"),
