@@ -92,9 +92,9 @@ def of_subject(
 ) -> Report:
     """As `report`, of any images; ``about`` heads the record."""
     began = time.monotonic()
-    networks, e, names = prepare(program), program.eval, program.dataset.classes
+    networks, e = prepare(program), program.eval
     compared = Compared(program, networks, subject, between)
-    scores, plan = _scores(compared), compared.plan
+    scores, plan, names = _scores(compared), compared.plan, compared.names
     statistics = _statistics(program, networks[e.streamed[0]])
     if statistics is not None:
         scores = replace(scores, figures=scores.figures | _to_statistics(compared, statistics))
@@ -104,9 +104,9 @@ def of_subject(
         "extractor": e.extractor,
         "extractors": identity(networks),
         "reference": _about_reference(program, compared),
-        "counts": {names[c] if names else "all": int(plan.per_class[c]) for c in compared.chosen},
+        "counts": {names[c] if names else "all": int(plan.per_class[c]) for c in (compared.chosen if names else [0])},
         "requested_per_class": e.num_samples_per_class,
-        "pooled_is": "in the data's class shares" if plan.pooled is not None else "over the per-class images",
+        "pooled_is": _pooled_is(compared),
         "prompt": subject.about_prompts,
         "notes": _notes(subject, statistics),
         "seeds": {"program": program.seed, "evaluation": e.seed},
@@ -115,8 +115,11 @@ def of_subject(
     return Report({prefix + name: value for name, value in scores.logged.items()}, scores, body, compared)
 
 
-def check(program: Program) -> None:
+def check(program: Program, subject: Subject | None = None) -> None:
     """Find before training what would make an evaluation fail: weights that are not there, too few images.
+
+    Args:
+      subject: what is evaluated where it is not drawn to order.
 
     Raises:
       ConfigError: a metric that cannot be computed, by name; a network that does not take these images.
@@ -131,7 +134,7 @@ def check(program: Program) -> None:
         except ValueError as error:
             raise ConfigError("eval.metrics", f"{network.name} cannot take these images: {error}") from error
     labels = records.labels if program.dataset.classes else np.zeros(len(records), np.int32)
-    plan = plan_of(program, labels)
+    plan = plan_of(program, labels, subject)
     for metric in e.metrics:
         n, least = int((plan.of_classes if _has_classes(metric) else plan.of_pool).sum()), METRICS[metric].least
         if n < least:
@@ -188,12 +191,12 @@ def _measured(
     needs = {need for metric in metrics for need in METRICS[metric].needs}
     generated, outputs = compared.made_features(name, kept)
     sides = [generated, compared.real_features(name)]
-    labelled = labelled and bool(program.dataset.classes)
+    labelled = labelled and bool(compared.names)
     if not labelled:
         sides = [Features(side.values, None, side.extractor) for side in sides]
     return measure(
         *sides,
-        program.dataset.classes if labelled else (),
+        compared.names if labelled else (),
         metrics,
         groups=compared.groups if labelled else {},
         equal_n=program.eval.equal_n and labelled,
@@ -225,6 +228,12 @@ def _to_statistics(compared: Compared, statistics: ReferenceStatistics) -> dict[
         return {name: Figure(None, None, len(x), reason="1 image is too few")}
     value = frechet_from_statistics(x.values.mean(0), np.cov(x.values, rowvar=False), statistics.mean, statistics.cov)
     return {name: Figure(value, None, len(x))}
+
+
+def _pooled_is(compared: Compared) -> str:
+    if not compared.names:
+        return "over all images, without classes"
+    return "over the per-class images" if compared.plan.pooled is None else "in the data's class shares"
 
 
 def _notes(subject: Subject, statistics: ReferenceStatistics | None) -> dict[str, str]:

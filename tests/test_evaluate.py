@@ -219,6 +219,55 @@ def test_the_real_images_themselves_score_zero(tmp_path, uneven):
     assert all(abs(row.fd) < 1e-9 * trace for row in report.scores.rows)
 
 
+def test_images_without_labels_are_compared_with_the_whole_set(tmp_path, uneven):
+    """The real images themselves, of all classes mixed, are as far from the reals as nothing; no class is made up."""
+    arrays = dict(np.load(uneven))
+    kept = stratified(arrays["labels"], 0.2, 0)["train"]
+    np.savez(tmp_path / "plain.npz", images=arrays["images"][kept])
+    p = of(tmp_path / "run", uneven, eval__num_samples=10_000, eval__metrics="fd,vendi")
+    found = open_images(str(tmp_path / "plain.npz"), p.dataset.classes, p.transform.shape)
+    report = evaluate.of_subject(p, subjects.given(p, found), {"step": None})
+    assert report.body["counts"] == {"all": 632} and report.scores.rows == ()
+    assert report.body["pooled_is"] == "over all images, without classes"
+    assert not [name for name in report.values if "class" in name]
+    trace = 2 * report.compared.made["pixels/features"].var(axis=0).sum()
+    assert abs(report.values["eval/fd"]) < 1e-9 * trace
+
+
+NOT_GIVEN = [
+    ({"eval__metrics": "fd,accuracy"}, r"eval.metrics: accuracy: .* holds no labels; take eval.metrics=fd$"),
+    ({"eval__metrics": "clip_score"}, r"eval.metrics: clip_score: .* holds no prompts, nor classes to name$"),
+    ({"eval__metrics": "paired"}, r"eval.metrics: paired: .* holds no ids of the images they stand for$"),
+    ({"eval__metrics": "fd", "eval__groups": "a:0"}, r"eval.groups: .*plain.npz holds no labels"),
+]
+
+
+@pytest.mark.parametrize(("changed", "said"), NOT_GIVEN)
+def test_what_images_without_labels_cannot_give_is_refused(tmp_path, uneven, changed, said):
+    np.savez(tmp_path / "plain.npz", images=np.load(uneven)["images"][:9])
+    p = of(tmp_path / "run", uneven, eval__images=tmp_path / "plain.npz", **changed)
+    found = open_images(str(tmp_path / "plain.npz"), p.dataset.classes, p.transform.shape)
+    with pytest.raises(ConfigError, match=said):
+        subjects.given(p, found)
+
+
+def test_ids_beyond_the_reference_split_are_refused(tmp_path, uneven):
+    arrays = {name: array[:4] for name, array in np.load(uneven).items()}
+    np.savez(tmp_path / "made.npz", **arrays, ids=np.array([0, 1, 631, 632]))
+    p = of(tmp_path / "run", uneven, eval__metrics="paired", eval__images=tmp_path / "made.npz")
+    found = open_images(str(tmp_path / "made.npz"), p.dataset.classes, p.transform.shape)
+    with pytest.raises(ConfigError, match="ids count the 632 images of the train split from 0; one is 632"):
+        subjects.given(p, found)
+
+
+def test_too_few_images_are_refused_before_any_is_read(tmp_path, uneven):
+    np.savez(tmp_path / "few.npz", **{name: array[:3] for name, array in np.load(uneven).items()})
+    p = of(tmp_path / "run", uneven, eval__metrics="fd,precision_recall")
+    found = open_images(str(tmp_path / "few.npz"), p.dataset.classes, p.transform.shape)
+    with pytest.raises(ConfigError, match="precision_recall needs at least 4 images a side; 3 are compared"):
+        evaluate.check(p, subjects.given(p, found))
+
+
 REFUSED = [
     ({"eval__metrics": "fdd"}, "eval.metrics: 'fdd' is not one of"),
     ({"eval__extractor": "incption"}, "eval.extractor: 'incption' is not one of"),

@@ -37,10 +37,10 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     """
     if not program.eval.metrics:
         raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
-    check(program)
     if program.eval.images:
         evaluate_images(program, stop)
         return
+    check(program)
     feed.skipped(program).keep_in(program.workdir)
     steps = [program.eval.step]
     if program.eval.step == "all":

@@ -17,7 +17,9 @@ def evaluate_images(program: Program, stop: StopRequest) -> None:
     """
     path = Path(program.eval.images).expanduser()
     found = open_images(program.eval.images, program.dataset.classes, program.transform.shape)
-    report = evaluate.of_subject(program, subjects.given(program, found), {"step": None}, stop.check)
+    subject = subjects.given(program, found)
+    evaluate.check(program, subject)
+    report = evaluate.of_subject(program, subject, {"step": None}, stop.check)
     stem = program.workdir / "eval" / f"images_{path.stem}"
     evaluations.publish(program, report, stem, f"Evaluation of {path}")
     evaluate.forget(program)
