@@ -385,6 +385,7 @@ def test_diversity_is_compared_with_that_of_real_pairs(tmp_path):
     p = program(tmp_path / "run", **QUIET | metrics)
     report = evaluate.report(p, weights(p), 0)
     figures = report.scores.figures
-    assert figures["lpips"].n_gen == figures["lpips_real"].n_gen == 40, "two images a pair, two pairs of each class"
+    assert figures["lpips"].n_gen == figures["lpips_real"].n_real == 40, "two images a pair, two pairs of each class"
+    assert figures["lpips"].n_real is None and figures["lpips_real"].n_gen == 0
     assert figures["lpips"].value > 0 and figures["lpips_real"].se > 0
     assert report.body["networks"]["lpips"].startswith("lpips-cls-digits-")
