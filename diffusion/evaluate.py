@@ -12,7 +12,9 @@ import jax
 import numpy as np
 
 from diffusion import beside, subjects
+from diffusion.cluster import of_first
 from diffusion.compared import Compared, plan_of
+from diffusion.disk import unwritable
 from diffusion.errors import ConfigError
 from diffusion.eval_console import distance_name
 from diffusion.eval_report import scores_report
@@ -22,7 +24,7 @@ from diffusion.metrics import METRICS, Features, Figure, Scores, measure
 from diffusion.metrics.fd import frechet_from_statistics
 from diffusion.networks import identity, prepare
 from diffusion.program import Program, abstract_params
-from diffusion.reference import fingerprint, is_ours, reals
+from diffusion.reference import cache_folder, fingerprint, is_ours, reals
 from diffusion.reference_statistics import ReferenceStatistics, read_statistics
 from diffusion.subjects import Subject
 from diffusion.types import Params
@@ -122,9 +124,11 @@ def check(program: Program, subject: Subject | None = None) -> None:
       subject: what is evaluated where it is not drawn to order.
 
     Raises:
-      ConfigError: a metric that cannot be computed, by name; a network that does not take these images.
+      ConfigError: a metric that cannot be computed, by name; a network that does not take these images; a folder that
+        cannot be written.
       DataError: a split that a classifier cannot be trained on.
     """
+    _check_folders(program)
     e, networks, records = program.eval, prepare(program), program.dataset.open(program.eval.reference_split)
     image = jax.ShapeDtypeStruct((2, *program.transform.shape), np.uint8)
     for network in networks.values():
@@ -145,6 +149,13 @@ def check(program: Program, subject: Subject | None = None) -> None:
         reals(program, networks, e.streamed[0], e.reference_split)
     elif e.reference:
         _statistics(program, networks[e.streamed[0]])
+
+
+def _check_folders(program: Program) -> None:
+    for field, folder in (("--workdir", program.workdir), ("eval.cache", cache_folder(program))):
+        why = of_first(unwritable(folder) if jax.process_index() == 0 else None)
+        if why:
+            raise ConfigError(field, f"{folder} cannot be written: {why}; take another one")
 
 
 def forget(program: Program) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import main_jax
-from diffusion import evaluate, evaluations, reference, subjects
+from diffusion import evaluate, evaluations, networks, reference, subjects
 from diffusion.data.split import stratified
 from diffusion.errors import ConfigError
 from diffusion.extractors import EXTRACTORS
@@ -281,6 +281,7 @@ REFUSED = [
     ({"eval__metrics": "fid"}, "eval.inception.weights: "),
     ({"eval__metrics": "clip_score"}, "eval.clip.weights: "),
     ({"eval__metrics": "lpips", "eval__perceptual": "lpips"}, "eval.lpips.weights: "),
+    ({"eval__metrics": "fd", "eval__cache": "/proc/nope"}, "eval.cache: /proc/nope cannot be written: "),
     ({"eval__metrics": "paired"}, "eval.metrics: paired compares images with the very ones they stand for"),
     ({"eval__metrics": "fd_infinity"}, "eval.metrics: fd_infinity needs at least 5000 images a side; 30 are compared"),
 ]
@@ -291,6 +292,19 @@ def test_what_cannot_be_computed_is_named_before_training(tmp_path, capsys, chan
     assert main_jax.main(arguments(tmp_path / "run", **changed)) == 2
     err = capsys.readouterr().err
     assert said in err and not (tmp_path / "run").exists()
+
+
+def test_missing_weights_are_said_before_a_classifier_is_trained(tmp_path):
+    def never(given):
+        raise AssertionError("trained in vain")
+
+    def missing(given):
+        raise ConfigError("eval.inception.weights", "are not there")
+
+    p = of(tmp_path / "run", write_npz(tmp_path / "some.npz", {0: 20, 1: 20}))
+    p = replace(p, extractors={"classifier": never, "perceptual": never, "inception": missing})
+    with pytest.raises(ConfigError, match="eval.inception.weights: are not there"):
+        networks.prepare(p)
 
 
 def test_every_metric_names_its_figures_and_networks():
