@@ -34,10 +34,11 @@ def distances(compared: Compared) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     ours = _some_pairs(label, e.pairs, rng)
     made = compared.subject.pictures(label[ours.ravel()], index[ours.ravel()])
     real = compared.reals(compared.streamed[0])
-    theirs = _some_pairs(np.where(np.isin(real.labels, compared.chosen), real.labels, -1), e.pairs, rng)
+    classes = compared.classes_of(real)
+    theirs = _some_pairs(classes, e.pairs, rng)
     return {
         "generated": (_distances(compared, made), label[ours[:, 0]]),
-        "real": (_distances(compared, compared.records(real.ids[theirs.ravel()])), real.labels[theirs[:, 0]]),
+        "real": (_distances(compared, compared.records(real.ids[theirs.ravel()])), classes[theirs[:, 0]]),
     }
 
 

@@ -24,15 +24,17 @@ def chosen(program: Program) -> list[int]:
     return chosen_classes(e.classes, e.num_classes, names, e.seed) if names else [0]
 
 
-def plan_of(program: Program, labels: np.ndarray, have: np.ndarray | None = None) -> Plan:
+def plan_of(program: Program, labels: np.ndarray, subject: Subject | None = None) -> Plan:
     """The plan of an evaluation against real images of these classes, i[n].
 
     Args:
-      have: i[k], images there are of each class where they are not drawn to order.
+      subject: what is evaluated, by default images of all classes that are drawn to order.
     """
-    e, names = program.eval, program.dataset.classes
-    sizes = np.bincount(labels[np.isin(labels, chosen(program))], minlength=max(len(names), 1))
+    e, labels = program.eval, labels[np.isin(labels, chosen(program))]
+    names = program.dataset.classes if subject is None or subject.labelled else ()
+    sizes = np.bincount(labels if names else np.zeros_like(labels), minlength=max(len(names), 1))
     asked = e.num_samples_per_class if names or not e.num_samples else e.num_samples
+    have = None if subject is None else subject.have
     return make_plan(sizes, asked, e.num_samples if names else 0, equal=e.equal_n, have=have)
 
 
@@ -46,13 +48,14 @@ class Compared:
     def __init__(self, program: Program, networks: Networks, subject: Subject, between: Callable[[], None]):
         self.program, self.networks, self.subject, self.between = program, networks, subject, between
         self.chosen = chosen(program)
+        self.names = program.dataset.classes if subject.labelled else ()
         self.groups = named_groups(program.eval.groups, program.dataset.classes, self.chosen)
         self.streamed = program.eval.streamed
         self._reals: dict[tuple[str, str], Reals] = {}
 
     @functools.cached_property
     def plan(self) -> Plan:
-        return plan_of(self.program, self.reals(self.streamed[0]).labels, self.subject.have)
+        return plan_of(self.program, self.reals(self.streamed[0]).labels, self.subject)
 
     def reals(self, name: str, split: str = "") -> Reals:
         """What a network says of the reference split, or of another one."""
@@ -78,8 +81,8 @@ class Compared:
     def real_features(self, name: str, split: str = "") -> Features:
         """Of the real images of a split, those of the classes that are evaluated."""
         found = self.reals(name, split)
-        kept = np.isin(found.labels, self.chosen)
-        return self._features(name, found.answers["features"][kept], found.labels[kept])
+        labels = self.classes_of(found)
+        return self._features(name, found.answers["features"][labels >= 0], labels[labels >= 0])
 
     def made_features(self, name: str, kept: np.ndarray | slice = slice(None)) -> tuple[Features, Answers]:
         """Of the plan's images that are ``kept`` bool[n], with what else the network says of them."""
@@ -89,10 +92,14 @@ class Compared:
     def real_ids(self, split: str) -> np.ndarray:
         """i32[n], numbers of the records in `real_features` of a split."""
         found = self.reals(self.streamed[0], split)
-        return found.ids[np.isin(found.labels, self.chosen)]
+        return found.ids[self.classes_of(found) >= 0]
+
+    def classes_of(self, real: Reals) -> np.ndarray:
+        """i[n]: the class as which each is compared, 0 beside images without classes; -1 where it is left out."""
+        return np.where(np.isin(real.labels, self.chosen), real.labels if self.names else 0, -1)
 
     def _features(self, name: str, values: np.ndarray, labels: np.ndarray) -> Features:
-        return Features(values, labels if self.program.dataset.classes else None, self.networks[name].name)
+        return Features(values, labels if self.names else None, self.networks[name].name)
 
     def records(self, ids: np.ndarray, split: str = "") -> np.ndarray:
         """u8[n h w c]: real images as the networks see them."""

@@ -125,9 +125,17 @@ def _table(first: str, rows: Sequence[ClassRow], distance: str, accuracy: Mappin
 
 
 def announcements(rows: Sequence[ClassRow], requested: int) -> list[str]:
-    """One line for each class that is compared with fewer images than were asked for; of many, the first 20."""
-    small = [row for row in rows if row.n_gen < requested]
+    """One line for each class that is compared with fewer images than were asked for; of many, the first 20.
+
+    Classes of which one side has no image share a line.
+    """
+    small = [row for row in rows if 0 < row.n_gen < requested]
+    none = [brief(row.name, NAME) for row in rows if not row.n_gen]
     lines = [
+        f"{len(none)} of {len(rows)} classes have no images on one of the sides: {', '.join(none[:ANNOUNCED])}"
+        + (", ..." if len(none) > ANNOUNCED else "")
+    ] * bool(none)
+    lines += [
         f"class {row.name}: {row.n_gen} images a side instead of the {requested} requested"
         + (f" ({row.flag}: {_instead(row)}, it is left out of the aggregates)" if row.flag else "")
         for row in small[:ANNOUNCED]

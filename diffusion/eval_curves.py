@@ -110,15 +110,15 @@ def sweep_figure(points: Sequence[Point], extractor: str) -> np.ndarray | None:
     title = f"{distance_name(extractor)}[{extractor}] by guidance scale and average" + (
         f", step {steps[0]}" if steps else ""
     )
-    return _panels(points, extractor, title, "guidance scale", lambda p: p.guidance_scale, lambda p: p.ema)
+    return _panels(points, extractor, title, "guidance scale", lambda p: p.guidance_scale, _line_of(points, False))
 
 
-def _line_of(points: Sequence[Point]) -> Any:
-    """What a point's line is called: only what differs between the points is said."""
-    several = len({point.ema for point in points}) > 1, len({point.guidance_scale for point in points}) > 1
+def _line_of(points: Sequence[Point], scales: bool = True) -> Any:
+    """What a point's line is called: only what differs between the points is said, the scale if ``scales``."""
+    several = len({point.ema for point in points}) > 1, scales and len({p.guidance_scale for p in points}) > 1
 
     def name(point: Point) -> str:
-        parts = [point.ema] if several[0] else []
+        parts = [f"average {point.ema}"] if several[0] else []
         return ", ".join(parts + ([f"guidance {point.guidance_scale}"] if several[1] else []))
 
     return name
@@ -132,10 +132,12 @@ def _panels(
         return None
     lines = list(dict.fromkeys(line_of(point) for some in shown.values() for point in some))
     with drawn(max(6.4, 4.2 * len(shown)), 3.9 + 0.19 * (-(-len(lines) // 4) if len(lines) > 1 else 0)) as figure:
-        entitle(figure, title, _about(shown))
+        entitle(figure, title, _about(shown, points))
         panels = figure.subplots(1, len(shown), squeeze=False)[0]
         for panel, (over, some) in zip(panels, shown.items(), strict=True):
             _draw(panel, some, lines, x, line_of)
+            best = min(some, key=lambda p: p.value)
+            panel.set_title(_lowest(best, x, line_of), size=8.5, color=MUTED, loc="left")
             panel.set(xlabel=across, ylabel=f"{distance_name(extractor)}, {over}")
         if len(lines) > 1:
             handles, labels = panels[0].get_legend_handles_labels()
@@ -149,13 +151,22 @@ def _having(points: Sequence[Point], names: Sequence[str]) -> list[Point]:
     return next((some for some in found if some), [])
 
 
-def _about(shown: Mapping[str, Sequence[Point]]) -> str:
+def _lowest(best: Point, x: Any, line_of: Any) -> str:
+    """Of all points of a panel, with the name of its line where there are several."""
+    line = line_of(best)
+    return f"lowest: {in_words(best.value, best.se)} at {x(best):,}" + (f", {line}" if line else "")
+
+
+def _about(shown: Mapping[str, Sequence[Point]], points: Sequence[Point]) -> str:
+    """How many images a side, over how many classes, and what the bars and the ring are."""
+    entered = {p.name: p.value for p in points if p.name.endswith("/classes")}
     parts = []
     for over, some in shown.items():
         counts = sorted({p.n_gen for p in some if p.n_gen is not None})
         if counts:
             n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-            parts.append(f"{over}: n = {n}")
+            classes = entered.get(some[0].name.removesuffix("mean") + "classes") if "/" in some[0].name else None
+            parts.append(f"{over}: n = {n}" + (f" in {classes:.0f} classes" if classes else ""))
     if any(p.se is not None for some in shown.values() for p in some):
         parts.append("bars: ± 1 standard error")
     ring = "Ring: the lowest. The lowest of several is lucky as well as good: draw again with another seed."
@@ -183,5 +194,4 @@ def _draw(panel: Any, points: Sequence[Point], lines: Sequence[str], x: Any, lin
     best = min(points, key=lambda p: p.value)
     panel.plot(x(best), best.value, "o", color=INK, mfc="none", ms=11, mew=1.3)
     panel.margins(x=0.08, y=0.14)
-    panel.set_title(f"lowest: {in_words(best.value, best.se)} at {x(best):,}", size=8.5, color=MUTED, loc="left")
     panel.ticklabel_format(useOffset=False)

@@ -12,18 +12,20 @@ import jax
 import numpy as np
 
 from diffusion import beside, subjects
+from diffusion.cluster import of_first
 from diffusion.compared import Compared
+from diffusion.disk import unwritable
 from diffusion.errors import ConfigError
 from diffusion.eval_console import distance_name
 from diffusion.eval_report import scores_report
 from diffusion.extractors import Extractor
 from diffusion.feature_chunks import clear
-from diffusion.metric_needs import OF_CLASSES, check_counts, check_given, has_classes
+from diffusion.metric_needs import OF_CLASSES, check_counts, has_classes
 from diffusion.metrics import METRICS, Figure, Scores, measure
 from diffusion.metrics.fd import frechet_from_statistics
 from diffusion.networks import identity, prepare
 from diffusion.program import Program, abstract_params
-from diffusion.reference import fingerprint, is_ours, reals
+from diffusion.reference import cache_folder, fingerprint, is_ours, reals
 from diffusion.reference_statistics import ReferenceStatistics, read_statistics
 from diffusion.subjects import Subject
 from diffusion.types import Params
@@ -91,9 +93,9 @@ def of_subject(
 ) -> Report:
     """As `report`, of any images; ``about`` heads the record."""
     began = time.monotonic()
-    networks, e, names = prepare(program), program.eval, program.dataset.classes
+    networks, e = prepare(program), program.eval
     compared = Compared(program, networks, subject, between)
-    scores, plan = _scores(compared), compared.plan
+    scores, plan, names = _scores(compared), compared.plan, compared.names
     statistics = _statistics(program, networks[e.streamed[0]])
     if statistics is not None:
         scores = replace(scores, figures=scores.figures | _to_statistics(compared, statistics))
@@ -103,9 +105,9 @@ def of_subject(
         "extractor": e.extractor,
         "extractors": identity(networks),
         "reference": _about_reference(program, compared),
-        "counts": {names[c] if names else "all": int(plan.per_class[c]) for c in compared.chosen},
+        "counts": {names[c] if names else "all": int(plan.per_class[c]) for c in (compared.chosen if names else [0])},
         "requested_per_class": e.num_samples_per_class,
-        "pooled_is": "in the data's class shares" if plan.pooled is not None else "over the per-class images",
+        "pooled_is": _pooled_is(compared),
         "prompt": subject.about_prompts,
         "notes": _notes(subject, statistics),
         "seeds": {"program": program.seed, "evaluation": e.seed},
@@ -121,9 +123,11 @@ def check(program: Program, subject: Subject | None = None) -> None:
       subject: images of another program, where these are evaluated.
 
     Raises:
-      ConfigError: a metric that cannot be computed, by name; a network that does not take these images.
+      ConfigError: a metric that cannot be computed, by name; a network that does not take these images; a folder that
+        cannot be written.
       DataError: a split that a classifier cannot be trained on.
     """
+    _check_folders(program)
     e, networks, widths = program.eval, prepare(program), {}
     image = jax.ShapeDtypeStruct((2, *program.transform.shape), np.uint8)
     for name, network in networks.items():
@@ -135,8 +139,6 @@ def check(program: Program, subject: Subject | None = None) -> None:
         if network.distance is None:
             widths[name] = found["features"].shape[1]
     check_counts(program, widths, subject)
-    if subject is not None:
-        check_given(program, subject)
     for metric in e.metrics:
         if "text" in METRICS[metric].needs:
             networks[e.network(metric)].tokenise(["a"])
@@ -144,6 +146,13 @@ def check(program: Program, subject: Subject | None = None) -> None:
         reals(program, networks, e.streamed[0], e.reference_split)
     elif e.reference:
         _statistics(program, networks[e.streamed[0]])
+
+
+def _check_folders(program: Program) -> None:
+    for field, folder in (("--workdir", program.workdir), ("eval.cache", cache_folder(program))):
+        why = of_first(unwritable(folder) if jax.process_index() == 0 else None)
+        if why:
+            raise ConfigError(field, f"{folder} cannot be written: {why}; take another one")
 
 
 def forget(program: Program) -> None:
@@ -183,10 +192,11 @@ def _measured(
     program = compared.program
     needs = {need for metric in metrics for need in METRICS[metric].needs}
     generated, outputs = compared.made_features(name, kept)
+    per_class = per_class and bool(compared.names)
     return measure(
         generated,
         compared.real_features(name),
-        program.dataset.classes,
+        compared.names,
         metrics,
         labels=compared.chosen if per_class else (),
         groups=compared.groups if per_class else {},
@@ -220,6 +230,12 @@ def _to_statistics(compared: Compared, statistics: ReferenceStatistics) -> dict[
         return {name: Figure(None, None, len(x), reason="1 image is too few")}
     value = frechet_from_statistics(x.values.mean(0), np.cov(x.values, rowvar=False), statistics.mean, statistics.cov)
     return {name: Figure(value, None, len(x))}
+
+
+def _pooled_is(compared: Compared) -> str:
+    if not compared.names:
+        return "over all images, without classes"
+    return "over the per-class images" if compared.plan.pooled is None else "in the data's class shares"
 
 
 def _notes(subject: Subject, statistics: ReferenceStatistics | None) -> dict[str, str]:

@@ -102,8 +102,10 @@ def beside(stem: Path, ending: str) -> Path:
 
 
 def save_figure(path: Path, figure) -> None:
-    """A picture, where there is one."""
-    if figure is not None:
+    """A picture, where there is one; where there is none, that of an evaluation before goes."""
+    if figure is None:
+        path.unlink(missing_ok=True)
+    else:
         save_png(path, figure)
 
 

@@ -207,8 +207,9 @@ def _number(what: str, name: str, classes: Sequence[str]) -> int:
     """The class of that name, or else of that number."""
     known = {str(i): i for i in range(len(classes))} | {name: i for i, name in enumerate(classes)}
     if name not in known:
-        close = difflib.get_close_matches(name, classes, 3, cutoff=0.5) or classes[:3]
-        raise DataError(f"{what} {name!r} is none of the data set's {len(classes)} classes (close: {', '.join(close)})")
+        close = difflib.get_close_matches(name, classes, 3, cutoff=0.5)
+        said = f"close: {', '.join(close)}" if close else f"the first are {', '.join(classes[:3])}"
+        raise DataError(f"{what} {name!r} is none of the data set's {len(classes)} classes ({said})")
     return known[name]
 
 

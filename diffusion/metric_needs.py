@@ -7,7 +7,6 @@ import numpy as np
 from diffusion.compared import chosen, plan_of
 from diffusion.errors import ConfigError
 from diffusion.metrics import METRICS
-from diffusion.plan import Plan
 from diffusion.program import Program
 from diffusion.subjects import Subject
 
@@ -35,8 +34,7 @@ def check_counts(program: Program, widths: Mapping[str, int], subject: Subject |
       subject: what is compared, where it is known.
     """
     e = program.eval
-    have = None if subject is None else subject.have
-    plan: Plan = plan_of(program, labels_of(program, e.reference_split), have)
+    plan = plan_of(program, labels_of(program, e.reference_split), subject)
     for metric in e.metrics:
         row, d = METRICS[metric], widths.get(e.network(metric), 0)
         n, least = int((plan.of_classes if has_classes(metric) else plan.of_pool).sum()), max(row.least_of(d), 1)
@@ -56,21 +54,3 @@ def _beside(program: Program, need: str) -> int:
         for labels in (labels_of(program, split) for split in ("train", "test"))
     )
     return int((train if need == "train" else np.minimum(train, test)).sum())
-
-
-def check_given(program: Program, subject: Subject) -> None:
-    """Raises ConfigError for what ``eval.images`` lacks beside pixels: texts, ids that fit the reference split."""
-    needs = {need: metric for metric in program.eval.metrics for need in METRICS[metric].needs}
-    if "text" in needs and subject.prompts is None:
-        raise ConfigError(
-            "eval.images", f"holds no array 'prompts', which {needs['text']} needs; or give eval.prompt and classes"
-        )
-    if "pairs" in needs and subject.ids is None:
-        raise ConfigError("eval.images", f"holds no array 'ids' of reference images, which {needs['pairs']} needs")
-    if "pairs" in needs:
-        split, most = program.eval.reference_split, int(subject.ids.max())
-        if most >= program.dataset.sizes[split]:
-            raise ConfigError(
-                "eval.images",
-                f"its ids go up to {most}; the {split} split has {program.dataset.sizes[split]} images, from 0",
-            )

@@ -28,7 +28,10 @@ def prepare(program: Program) -> Networks:
     train, test = (functools.partial(_split, program, split) for split in ("train", "test"))
     dataset = program.dataset
     given = Given(dataset.name, len(dataset.classes), train, test, program.workdir / "cache")
-    return {name: make(given) for name, make in program.extractors.items()}
+    last = ("perceptual", "classifier")  # may be trained here: weights that others lack are missed before that
+    order = sorted(program.extractors, key=lambda name: last.index(name) if name in last else -1)
+    made = {name: program.extractors[name](given) for name in order}
+    return {name: made[name] for name in program.extractors}
 
 
 def identity(networks: Networks) -> dict[str, Any]:

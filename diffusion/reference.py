@@ -51,8 +51,7 @@ def reals(program: Program, networks: Networks, name: str, split: str) -> Reals:
     own = (name, split) == (program.eval.streamed[0], program.eval.reference_split)
     if given and own and is_ours(given):
         return _given(Path(given).expanduser(), wanted)
-    folder = Path(program.eval.cache).expanduser() if program.eval.cache else program.workdir / "cache"
-    path = folder / f"reference-{split}-{networks[name].name}-{json_sha256(wanted)[:16]}.npz"
+    path = cache_folder(program) / f"reference-{split}-{networks[name].name}-{json_sha256(wanted)[:16]}.npz"
     kept = _kept(path, wanted)
     if all_processes(kept is not None):
         return kept
@@ -60,6 +59,11 @@ def reals(program: Program, networks: Networks, name: str, split: str) -> Reals:
     if len(found.ids) == program.dataset.sizes[split] and jax.process_index() == 0:
         _write(path, wanted, found)
     return found
+
+
+def cache_folder(program: Program) -> Path:
+    """Where what the networks say of real images is kept."""
+    return Path(program.eval.cache).expanduser() if program.eval.cache else program.workdir / "cache"
 
 
 def fingerprint(program: Program, networks: Networks, name: str, split: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import numpy as np
 from diffusion import runs
 from diffusion.errors import ConfigError
 from diffusion.generate import generate, images
-from diffusion.given_images import FIELD, GivenImages
+from diffusion.given_images import GivenImages
 from diffusion.mesh import padded_rows, put_rows
+from diffusion.metrics import METRICS
 from diffusion.program import Program
 from diffusion.state import fingerprint
 from diffusion.types import Params
@@ -30,7 +31,7 @@ class Subject:
       pictures: (label, index) -> u8[n h w c] on the host, for a few of them.
       prompts: (label, index) -> texts [n]; None without any. ``about_prompts`` says where they are from.
       truths: (label, index) -> i[n], the record of the reference split that each stands for; None where unknown.
-      ids: i[n], all of those records; None likewise.
+      labelled: whether the images have classes; those without are compared as one set, whatever the data set has.
     """
 
     about: dict[str, Any]
@@ -40,7 +41,7 @@ class Subject:
     prompts: Callable[[np.ndarray, np.ndarray], Sequence[str]] | None = None
     about_prompts: str = ""
     truths: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    ids: np.ndarray | None = None
+    labelled: bool = True
 
 
 def drawn(program: Program, params: Params, average: str) -> Subject:
@@ -76,19 +77,15 @@ def given(program: Program, found: GivenImages) -> Subject:
     """Images of another program; where a class has more than are compared, a subset drawn by ``eval.seed`` is taken.
 
     Raises:
-      ConfigError: images without classes, where the data set has them.
+      ConfigError: a metric or a field that needs what these images do not have: labels, texts, ids.
     """
-    names = program.dataset.classes
-    if names and found.labels is None:
-        raise ConfigError(
-            FIELD,
-            f"{found.path} does not say the classes of its images, and {program.dataset.name} has {len(names)}: "
-            "give an array 'labels', or a folder for each class",
-        )
-    labels = np.asarray(found.labels) if names else np.zeros(len(found), np.int64)
+    labelled = found.labels is not None
+    labels = np.asarray(found.labels) if labelled else np.zeros(len(found), np.int64)
+    templates = prompts_of_classes(program) if labelled else None
+    _check_has(program, found, texts=found.prompts is not None or templates is not None)
     of_class = [
         np.random.default_rng([program.eval.seed, 4, c]).permutation(np.flatnonzero(labels == c))
-        for c in range(max(len(names), 1))
+        for c in range(len(program.dataset.classes) if labelled else 1)
     ]
 
     def records(label: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -117,11 +114,33 @@ def given(program: Program, found: GivenImages) -> Subject:
         have=np.array([len(each) for each in of_class]),
         stream=stream,
         pictures=pictures,
-        prompts=prompts_of_classes(program) if found.prompts is None else prompts,
-        about_prompts=_template(program) if found.prompts is None else "prompts of the file",
+        prompts=templates if found.prompts is None else prompts,
+        about_prompts=(_template(program) if labelled else "") if found.prompts is None else "prompts of the file",
         truths=None if found.ids is None else lambda label, index: found.ids[records(label, index)],
-        ids=found.ids,
+        labelled=labelled,
     )
+
+
+def _check_has(program: Program, found: GivenImages, *, texts: bool) -> None:
+    """Refuses what these images cannot give."""
+    e = program.eval
+    there = {"labels": found.labels is not None, "text": texts, "pairs": found.ids is not None}
+    absent = {"labels": "labels", "text": "prompts, nor classes to name", "pairs": "ids of the images they stand for"}
+    for metric in e.metrics:
+        missing = [absent[need] for need in METRICS[metric].needs if not there.get(need, True)]
+        if missing:
+            others = ",".join(other for other in e.metrics if other != metric)
+            instead = f"; take eval.metrics={others}" if others else ""
+            raise ConfigError("eval.metrics", f"{metric}: {found.path} holds no {missing[0]}{instead}")
+    real = program.dataset.sizes[e.reference_split]
+    if found.ids is not None and found.ids.max() >= real:
+        raise ConfigError(
+            "eval.images",
+            f"{found.path}: ids count the {real} images of the {e.reference_split} split from 0; "
+            f"one is {found.ids.max()}",
+        )
+    if e.groups and not there["labels"]:
+        raise ConfigError("eval.groups", f"{found.path} holds no labels: its images belong to no group of classes")
 
 
 def _read(found: GivenImages, rows: np.ndarray) -> np.ndarray:

@@ -108,7 +108,7 @@ def find(given: str, file: WeightFile) -> Path:
     for path in _candidates(file):
         if path.exists():
             return path
-    folders = ", ".join(map(str, cache_folders()))
+    folders = ", ".join(map(str, [*cache_folders(), *([_hub_cache()] if file.hub else [])]))
     raise DataError(f"no {' or '.join(file.names)} in {folders}; {_advice(file)}")
 
 
@@ -169,6 +169,9 @@ def _few(names: list[str]) -> str:
 
 
 def _advice(file: WeightFile) -> str:
+    if file.hub:
+        into = cache_folders()[0] / file.names[0]
+        return f"run `hf download {file.hub} --local-dir {into}`, or give the folder's path (docs/weights.md)"
     at = f" from {file.urls[0]}" if file.urls else ""
     return f"download {file.names[0]}{at} into {cache_folders()[0]}, or give its path or URL (docs/weights.md)"
 
@@ -179,10 +182,14 @@ def _candidates(file: WeightFile) -> Iterator[Path]:
     if file.sha256:  # the .pth may be gone once it is converted
         yield from sorted(folders[0].glob(f"*.from-{file.sha256[:8]}.safetensors"))
     if file.hub:
-        hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "hub"
-        model = hub / f"models--{file.hub.replace('/', '--')}"
+        model = _hub_cache() / f"models--{file.hub.replace('/', '--')}"
         if (model / "refs/main").is_file():
             yield model / "snapshots" / (model / "refs/main").read_text().strip()
+
+
+def _hub_cache() -> Path:
+    """Where Hugging Face's own tools keep what they download."""
+    return Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "hub"
 
 
 def _sha256(path: Path) -> str:

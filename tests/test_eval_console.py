@@ -114,6 +114,13 @@ def test_small_classes_are_announced():
     assert len(announcements(ROWS, 50)) == 4
 
 
+def test_classes_without_images_share_a_line():
+    nothing = [ClassRow(f"c{i}", 0, 0, flag="unreliable", reason="no images") for i in range(30)]
+    assert announcements([*ROWS[:1], *nothing[:2]], 30) == ["2 of 3 classes have no images on one of the sides: c0, c1"]
+    (line,) = announcements(nothing, 30)
+    assert line.startswith("30 of 30 classes have no images") and line.endswith("c18, c19, ...")
+
+
 def test_of_many_small_classes_twenty_are_announced():
     assert len(announcements(MANY[:20], 200)) == 20
     lines = announcements([*MANY, *FEW], 200)

@@ -3,7 +3,7 @@ import csv
 import numpy as np
 import pytest
 
-from diffusion import canvas, class_figure, eval_curves, eval_sheets
+from diffusion import canvas, class_figure, eval_curves, eval_sheets, evaluations
 from diffusion.errors import UserError
 from diffusion.eval_curves import Point
 from diffusion.eval_sheets import ClassImages
@@ -103,6 +103,19 @@ def test_a_curve_needs_two_points_with_a_figure():
 def test_sweep_figure():
     is_a_picture(eval_curves.sweep_figure(points(emas=("a", "b"), scales=(1.0, 2.0), steps=(10,)), EXTRACTOR))
     assert eval_curves.sweep_figure((), EXTRACTOR) is None
+
+
+def test_figures_over_several_evaluations_say_what_is_lowest_and_of_how_many_classes():
+    some = [Point(10, ema, scale, "fd/mean", scale, 0.1, 40, 40) for ema in "ab" for scale in (1.0, 2.0)]
+    line_of = eval_curves._line_of(some, False)
+    assert eval_curves._lowest(some[0], lambda p: p.guidance_scale, line_of) == "lowest: 1.00 ± 0.10 at 1.0, average a"
+    assert eval_curves._line_of(some[:2], False)(some[0]) == ""
+    assert eval_curves._line_of(some)(some[1]) == "average a, guidance 2.0"
+    counted = [*some, Point(10, "a", 1.0, "fd/classes", 2.0, None, 40, 40)]
+    assert eval_curves._about({"mean over classes": some}, counted).startswith(
+        "mean over classes: n = 40 in 2 classes;"
+    )
+    assert eval_curves._about({"pooled": points()}, points()).startswith("pooled: n = 1,000; bars")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +230,15 @@ def test_figures_are_saved_whole_and_are_the_same_every_time(tmp_path):
     save_png(tmp_path / "a.png", figure)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     np.testing.assert_array_equal(figure, class_figure.class_figure(rows(3), EXTRACTOR))
+
+
+def test_no_figure_of_an_evaluation_before_stays(tmp_path):
+    path = tmp_path / "eval/step_1_suspicious.png"
+    evaluations.save_figure(path, tiles(1)[0])
+    assert path.exists()
+    evaluations.save_figure(path, None)
+    evaluations.save_figure(path, None)
+    assert not path.exists()
 
 
 def test_without_matplotlib_the_command_is_named(monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import main_jax
-from diffusion import evaluate, evaluations, reference, subjects
+from diffusion import evaluate, evaluations, networks, reference, subjects
 from diffusion.data.split import stratified
 from diffusion.errors import ConfigError
 from diffusion.extractors import EXTRACTORS
@@ -231,6 +231,55 @@ def test_the_real_images_themselves_score_zero(tmp_path, uneven):
     assert all(abs(row.fd) < 1e-9 * trace for row in report.scores.rows)
 
 
+def test_images_without_labels_are_compared_with_the_whole_set(tmp_path, uneven):
+    """The real images themselves, of all classes mixed, are as far from the reals as nothing; no class is made up."""
+    arrays = dict(np.load(uneven))
+    kept = stratified(arrays["labels"], 0.2, 0)["train"]
+    np.savez(tmp_path / "plain.npz", images=arrays["images"][kept])
+    p = of(tmp_path / "run", uneven, eval__num_samples=10_000, eval__metrics="fd,vendi")
+    found = open_images(str(tmp_path / "plain.npz"), p.dataset.classes, p.transform.shape)
+    report = evaluate.of_subject(p, subjects.given(p, found), {"step": None})
+    assert report.body["counts"] == {"all": 632} and report.scores.rows == ()
+    assert report.body["pooled_is"] == "over all images, without classes"
+    assert not [name for name in report.values if "class" in name]
+    trace = 2 * report.compared.made["pixels/features"].var(axis=0).sum()
+    assert abs(report.values["eval/fd"]) < 1e-9 * trace
+
+
+NOT_GIVEN = [
+    ({"eval__metrics": "fd,accuracy"}, r"eval.metrics: accuracy: .* holds no labels; take eval.metrics=fd$"),
+    ({"eval__metrics": "clip_score"}, r"eval.metrics: clip_score: .* holds no prompts, nor classes to name$"),
+    ({"eval__metrics": "paired"}, r"eval.metrics: paired: .* holds no ids of the images they stand for$"),
+    ({"eval__metrics": "fd", "eval__groups": "a:0"}, r"eval.groups: .*plain.npz holds no labels"),
+]
+
+
+@pytest.mark.parametrize(("changed", "said"), NOT_GIVEN)
+def test_what_images_without_labels_cannot_give_is_refused(tmp_path, uneven, changed, said):
+    np.savez(tmp_path / "plain.npz", images=np.load(uneven)["images"][:9])
+    p = of(tmp_path / "run", uneven, eval__images=tmp_path / "plain.npz", **changed)
+    found = open_images(str(tmp_path / "plain.npz"), p.dataset.classes, p.transform.shape)
+    with pytest.raises(ConfigError, match=said):
+        subjects.given(p, found)
+
+
+def test_ids_beyond_the_reference_split_are_refused(tmp_path, uneven):
+    arrays = {name: array[:4] for name, array in np.load(uneven).items()}
+    np.savez(tmp_path / "made.npz", **arrays, ids=np.array([0, 1, 631, 632]))
+    p = of(tmp_path / "run", uneven, eval__metrics="paired", eval__images=tmp_path / "made.npz")
+    found = open_images(str(tmp_path / "made.npz"), p.dataset.classes, p.transform.shape)
+    with pytest.raises(ConfigError, match="ids count the 632 images of the train split from 0; one is 632"):
+        subjects.given(p, found)
+
+
+def test_too_few_images_are_refused_before_any_is_read(tmp_path, uneven):
+    np.savez(tmp_path / "few.npz", **{name: array[:3] for name, array in np.load(uneven).items()})
+    p = of(tmp_path / "run", uneven, eval__metrics="fd,precision_recall")
+    found = open_images(str(tmp_path / "few.npz"), p.dataset.classes, p.transform.shape)
+    with pytest.raises(ConfigError, match="precision_recall needs at least 4 images a side; 3 are compared"):
+        evaluate.check(p, subjects.given(p, found))
+
+
 REFUSED = [
     ({"eval__metrics": "fdd"}, "eval.metrics: 'fdd' is not one of"),
     ({"eval__extractor": "incption"}, "eval.extractor: 'incption' is not one of"),
@@ -244,6 +293,7 @@ REFUSED = [
     ({"eval__metrics": "fid"}, "eval.inception.weights: "),
     ({"eval__metrics": "clip_score"}, "eval.clip.weights: "),
     ({"eval__metrics": "lpips", "eval__perceptual": "lpips"}, "eval.lpips.weights: "),
+    ({"eval__metrics": "fd", "eval__cache": "/proc/nope"}, "eval.cache: /proc/nope cannot be written: "),
     ({"eval__metrics": "paired"}, "eval.metrics: paired compares images with the very ones they stand for"),
     ({"eval__metrics": "fd_infinity"}, "eval.metrics: fd_infinity needs at least 5000 images a side; 30 are compared"),
 ]
@@ -254,6 +304,19 @@ def test_what_cannot_be_computed_is_named_before_training(tmp_path, capsys, chan
     assert main_jax.main(arguments(tmp_path / "run", **changed)) == 2
     err = capsys.readouterr().err
     assert said in err and not (tmp_path / "run").exists()
+
+
+def test_missing_weights_are_said_before_a_classifier_is_trained(tmp_path):
+    def never(given):
+        raise AssertionError("trained in vain")
+
+    def missing(given):
+        raise ConfigError("eval.inception.weights", "are not there")
+
+    p = of(tmp_path / "run", write_npz(tmp_path / "some.npz", {0: 20, 1: 20}))
+    p = replace(p, extractors={"classifier": never, "perceptual": never, "inception": missing})
+    with pytest.raises(ConfigError, match="eval.inception.weights: are not there"):
+        networks.prepare(p)
 
 
 def test_every_metric_names_its_figures_and_networks():
@@ -348,6 +411,7 @@ def test_diversity_is_compared_with_that_of_real_pairs(tmp_path):
     p = program(tmp_path / "run", **QUIET | metrics)
     report = evaluate.report(p, weights(p), 0)
     figures = report.scores.figures
-    assert figures["lpips"].n_gen == figures["lpips_real"].n_gen == 40, "two images a pair, two pairs of each class"
+    assert figures["lpips"].n_gen == figures["lpips_real"].n_real == 40, "two images a pair, two pairs of each class"
+    assert figures["lpips"].n_real is None and figures["lpips_real"].n_gen == 0
     assert figures["lpips"].value > 0 and figures["lpips_real"].se > 0
     assert report.body["networks"]["lpips"].startswith("lpips-cls-digits-")

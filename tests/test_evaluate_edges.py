@@ -73,21 +73,22 @@ def test_a_class_that_given_images_lack_keeps_its_names(tmp_path, root, capsys):
     assert report.values["eval/fd/class/1"] is None and report.values["eval/clip_score/class/1"] is None
     assert of_images(tmp_path / "other", root, path) == 0
     said = capsys.readouterr().out
-    assert "class 1: 0 images a side instead of the 3 requested (unreliable: no distance can be had" in said
+    assert "1 of 3 classes have no images on one of the sides: 1" in said
 
 
 REFUSED = [
-    ({"labels": None}, "fd", "does not say the classes of its images, and small has 3"),
+    ({"labels": None}, "accuracy", "eval.metrics: accuracy: {path} holds no labels"),
     ({"rows": slice(0, 1)}, "kid", "eval.metrics: kid needs at least 2 images a side; 1 are compared"),
-    ({}, "paired", "eval.images: holds no array 'ids' of reference images, which paired needs"),
-    ({"ids": np.arange(240) + 9}, "paired", "eval.images: its ids go up to 248; the train split has 192 images"),
+    ({}, "paired", "eval.metrics: paired: {path} holds no ids of the images they stand for"),
+    ({"ids": np.arange(240) + 9}, "paired", "eval.images: {path}: ids count the 192 images of the train split from 0; one is 248"),
 ]
 
 
 @pytest.mark.parametrize(("changed", "metrics", "said"), REFUSED)
 def test_images_that_lack_what_a_metric_needs_are_refused(tmp_path, root, capsys, changed, metrics, said):
-    assert of_images(tmp_path / "run", root, saved(tmp_path / "made.npz", root, **changed), metrics) == 2
-    assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
+    path = saved(tmp_path / "made.npz", root, **changed)
+    assert of_images(tmp_path / "run", root, path, metrics) == 2
+    assert said.format(path=path) in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 IN_TIME = [

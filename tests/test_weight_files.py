@@ -106,6 +106,9 @@ def test_missing_weights_are_told_with_the_way_to_get_them(cache):
     for word in ("eval.net.weights", "net.pth or also-net.pth", "https://example.org/net.pth", str(cache)):
         assert word in str(said.value)
     assert "\n" not in str(said.value)
+    said = r"no net in .*/hf/hub; run `hf download lab/net --local-dir .*/net`, or"
+    with pytest.raises(ConfigError, match=said):
+        load("", WeightFile(("net",), hub="lab/net"))
     with pytest.raises(ConfigError, match="elsewhere.pth does not exist; download net.pth"):
         load("elsewhere.pth", file)
 

@@ -10,7 +10,7 @@ class Figure:
     Attributes:
       value: the figure; None where it cannot be had.
       se: its standard error over draws of the images; None where none can be had, or none has a meaning.
-      n_gen: generated images that entered.
+      n_gen: generated images that entered; 0 for a figure of real images alone.
       n_real: real images that entered; None for a figure of generated images alone.
       reason: why ``value`` or ``se`` is None; empty otherwise.
 

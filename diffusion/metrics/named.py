@@ -65,7 +65,8 @@ def over_classes(
     }
     few = f"{total.classes} of {total.of} classes have at least {RELIABLE} images a side"
     kept = [figure for key, figure in by_class.items() if figure.value is not None and counts[key] >= RELIABLE]
-    images = sum(figure.n_gen for figure in kept), sum(figure.n_real or 0 for figure in kept)
+    paired = not kept or any(figure.n_real is not None for figure in kept)
+    images = sum(figure.n_gen for figure in kept), sum(figure.n_real or 0 for figure in kept) if paired else None
     return {f"{name}/{key}": Figure(value, None, *images, reason=few) for key, value in over.items()}, total
 
 

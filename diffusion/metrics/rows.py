@@ -102,10 +102,11 @@ def lpips(c: Comparison) -> Measured:
     figures = {}
     for name, side in (("lpips", "generated"), ("lpips_real", "real")):
         distances, labels = c.given.diversity[side]
-        figures[name] = mean_distance(distances)
+        count = _of_reals if side == "real" else lambda figure: figure
+        figures[name] = count(mean_distance(distances))
         if c.classes:
             own = c.by_label(labels)
-            figures |= {f"{name}/{where}": mean_distance(distances[rows]) for where, rows in own.items()}
+            figures |= {f"{name}/{where}": count(mean_distance(distances[rows])) for where, rows in own.items()}
     return Measured(figures)
 
 
@@ -114,8 +115,8 @@ def vendi_scores(c: Comparison) -> Measured:
 
     def of(one: Match) -> tuple[Figures, Columns]:
         if not one.n:
-            return dict.fromkeys(("vendi", "vendi_real"), NO_IMAGES), {}
-        return {"vendi": vendi(one.generated), "vendi_real": vendi(one.real)}, {}
+            return {"vendi": NO_IMAGES, "vendi_real": _of_reals(NO_IMAGES)}, {}
+        return {"vendi": vendi(one.generated), "vendi_real": _of_reals(vendi(one.real))}, {}
 
     return _everywhere(c, of, {"vendi": "max", "vendi_real": "max"})
 
@@ -164,6 +165,11 @@ def _fd(one: Match, name: str) -> tuple[Figures, Columns]:
 def _kid(one: Match) -> tuple[Figures, Columns]:
     found = kid_figure(one.generated, one.real, one.counts).scaled(1e3)
     return {"kid_x1e3": found}, {"kid_x1e3": found.value, "kid_se": found.se}
+
+
+def _of_reals(figure: Figure) -> Figure:
+    """A figure of real images alone counts them as such."""
+    return replace(figure, n_gen=0, n_real=figure.n_gen)
 
 
 def _everywhere(c: Comparison, of: Callable[[Match], tuple[Figures, Columns]], better: Mapping[str, str]) -> Measured:

@@ -48,7 +48,7 @@ def test_a_row_gives_the_figures_that_it_names(metric):
     assert names <= set(scores.figures)
     assert {name.partition("/")[0] for name in scores.figures} == {figure.name for figure in row.figures}
     for figure in scores.figures.values():
-        assert figure.n_gen > 0 and (figure.se is not None or figure.reason)
+        assert (figure.n_gen or figure.n_real) and (figure.se is not None or figure.reason)
         assert figure.value is None or type(figure.value) is float
     assert scores.extractors == {metric: scores.extractor}
 
