@@ -12,10 +12,14 @@ IMAGES = 8  # of each class and side
 
 
 def best_and_worst(compared: Compared, rows: tuple[ClassRow, ...]) -> np.ndarray | None:
-    """u8[H W c]: real and generated images of the worst and best classes; None in a set without classes."""
+    """u8[H W c]: real and generated images of the worst and best classes; None in a set without classes.
+
+    Unreliable classes are neither, unless all are.
+    """
     if column_of(rows) is None:
         return None
-    ends = worst_and_best(rows, CLASSES, CLASSES)
+    reliable = [row for row in rows if not row.flag]
+    ends = worst_and_best(reliable if column_of(reliable) else rows, CLASSES, CLASSES)
     return class_sheet(*([_shown(compared, row) for row in part] for part in ends), columns=IMAGES)
 
 

@@ -3,7 +3,7 @@ import csv
 import numpy as np
 import pytest
 
-from diffusion import canvas, class_figure, eval_curves, eval_sheets, evaluations
+from diffusion import canvas, class_figure, drawn_rows, eval_curves, eval_sheets, evaluations
 from diffusion.errors import UserError
 from diffusion.eval_curves import Point
 from diffusion.eval_sheets import ClassImages
@@ -230,6 +230,17 @@ def test_figures_are_saved_whole_and_are_the_same_every_time(tmp_path):
     save_png(tmp_path / "a.png", figure)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     np.testing.assert_array_equal(figure, class_figure.class_figure(rows(3), EXTRACTOR))
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"), [(("", "", "unreliable"), ["c0", "c1"]), (("unreliable",) * 3, ["c0", "c1", "c2"])]
+)
+def test_an_unreliable_class_is_neither_worst_nor_best(monkeypatch, flags, wanted):
+    """Its excess hides in its error; it would stand under the best, as it is ranked last."""
+    some = [ClassRow(f"c{i}", 9, 9, 9.0 - i, 0.1, 4, 9.0, 3.0, 5.0 - i, flag=flag) for i, flag in enumerate(flags)]
+    monkeypatch.setattr(drawn_rows, "_shown", lambda compared, row: row.name)
+    monkeypatch.setattr(drawn_rows, "class_sheet", lambda worst, best, columns: [*worst, *best])
+    assert drawn_rows.best_and_worst(None, tuple(some)) == wanted
 
 
 def test_no_figure_of_an_evaluation_before_stays(tmp_path):

@@ -241,6 +241,9 @@ def test_images_without_labels_are_compared_with_the_whole_set(tmp_path, uneven)
     report = evaluate.of_subject(p, subjects.given(p, found), {"step": None})
     assert report.body["counts"] == {"all": 632} and report.scores.rows == ()
     assert report.body["pooled_is"] == "over all images, without classes"
+    assert not report.compared.classes_of(report.compared.reals("pixels")).any(), (
+        "pairs of reals are of any classes too"
+    )
     assert not [name for name in report.values if "class" in name]
     trace = 2 * report.compared.made["pixels/features"].var(axis=0).sum()
     assert abs(report.values["eval/fd"]) < 1e-9 * trace
