@@ -47,7 +47,8 @@ def test_a_row_gives_the_figures_that_it_names(metric):
     names = {name for figure in row.figures for name in figure.names(NAMES[:3], ["seen"])}
     assert names <= set(scores.figures)
     assert {name.partition("/")[0] for name in scores.figures} == {figure.name for figure in row.figures}
-    for figure in scores.figures.values():
+    for name, figure in scores.figures.items():
+        assert not (name.partition("/")[0].endswith("_real") and figure.n_gen), "reals count as reals"
         assert (figure.n_gen or figure.n_real) and (figure.se is not None or figure.reason)
         assert figure.value is None or type(figure.value) is float
     assert scores.extractors == {metric: scores.extractor}
