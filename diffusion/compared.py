@@ -79,7 +79,7 @@ class Compared:
         """Of the real images of a split, those of the classes that are evaluated."""
         found = self.reals(name, split)
         kept = np.isin(found.labels, self.chosen)
-        return self._features(name, found.answers["features"][kept], found.labels[kept])
+        return self._features(name, found.features[kept], found.labels[kept])
 
     def made_features(self, name: str, kept: np.ndarray | slice = slice(None)) -> tuple[Features, Answers]:
         """Of the plan's images that are ``kept`` bool[n], with what else the network says of them."""
