@@ -19,10 +19,11 @@ def texts(compared: Compared, name: str, kept: np.ndarray) -> np.ndarray:
     prompts = compared.subject.prompts(plan.label[kept], plan.index[kept])
     different, back = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)
     tokens, text = np.asarray(network.tokenise(different.tolist())), jax.jit(network.text)
+    frozen = jax.device_put(network.frozen)
     found = []
     for start in range(0, len(tokens), TEXTS_AT_ONCE):
         rows = np.resize(np.arange(start, min(start + TEXTS_AT_ONCE, len(tokens))), min(TEXTS_AT_ONCE, len(tokens)))
-        found.append(np.asarray(text(network.frozen, tokens[rows])))
+        found.append(np.asarray(text(frozen, tokens[rows])))
     return np.concatenate(found)[: len(tokens)][back]
 
 
@@ -65,9 +66,9 @@ def _some_pairs(label: np.ndarray, most: int, rng: np.random.Generator) -> np.nd
 def _distances(compared: Compared, images: np.ndarray) -> np.ndarray:
     """f32[p] of images u8[2p h w c], pair after pair."""
     network = compared.networks["perceptual"]
-    distance, p = jax.jit(network.distance), len(images) // 2
+    distance, frozen, p = jax.jit(network.distance), jax.device_put(network.frozen), len(images) // 2
     found = [np.zeros(0, np.float32)]
     for start in range(0, p, PAIRS_AT_ONCE):
         rows = np.resize(np.arange(start, min(start + PAIRS_AT_ONCE, p)), PAIRS_AT_ONCE)
-        found.append(np.asarray(distance(network.frozen, images[2 * rows], images[2 * rows + 1])))
+        found.append(np.asarray(distance(frozen, images[2 * rows], images[2 * rows + 1])))
     return np.concatenate(found)[:p]

@@ -82,7 +82,7 @@ class Compared:
         """Of the real images of a split, those of the classes that are evaluated."""
         found = self.reals(name, split)
         labels = self.classes_of(found)
-        return self._features(name, found.answers["features"][labels >= 0], labels[labels >= 0])
+        return self._features(name, found.features[labels >= 0], labels[labels >= 0])
 
     def made_features(self, name: str, kept: np.ndarray | slice = slice(None)) -> tuple[Features, Answers]:
         """Of the plan's images that are ``kept`` bool[n], with what else the network says of them."""

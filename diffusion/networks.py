@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,19 +20,20 @@ Networks = Mapping[str, Extractor]  # by row of EXTRACTORS
 
 @functools.cache
 def prepare(program: Program) -> Networks:
-    """The networks of ``eval.metrics``, made or loaded once per program.
+    """The networks of ``eval.metrics``, made or loaded once per program; their weights lie on the host.
 
     Raises:
       ConfigError: weights that are not there, or a set that a network does not fit; before training, so that what is
         missing shows early.
     """
-    train, test = (functools.partial(_split, program, split) for split in ("train", "test"))
     dataset = program.dataset
+    split = functools.cache(functools.partial(_split, program))  # for as long as the networks are made
+    train, test = (functools.partial(split, name) for name in ("train", "test"))
     given = Given(dataset.name, len(dataset.classes), train, test, program.workdir / "cache")
     last = ("perceptual", "classifier")  # may be trained here: weights that others lack are missed before that
     order = sorted(program.extractors, key=lambda name: last.index(name) if name in last else -1)
     made = {name: program.extractors[name](given) for name in order}
-    return {name: made[name] for name in program.extractors}
+    return {name: replace(made[name], frozen=jax.device_get(made[name].frozen)) for name in program.extractors}
 
 
 def identity(networks: Networks) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def identity(networks: Networks) -> dict[str, Any]:
 def answering(program: Program, names: tuple[str, ...]) -> Callable[[jax.Array], Answers]:
     """A function u8[b h w c] on the mesh -> what the named networks say, by "network/output", whole on the host."""
     chosen = {name: prepare(program)[name] for name in names}
-    frozen = put_replicated(program.mesh, {name: one.frozen for name, one in chosen.items()})
+    frozen = {name: _on_mesh(program, name) for name in names}
 
     def answers(frozen: Any, images: jax.Array) -> Any:
         images = jax.lax.with_sharding_constraint(images, over_rows(program.mesh))
@@ -61,5 +63,10 @@ def answering(program: Program, names: tuple[str, ...]) -> Callable[[jax.Array],
 
 
 @functools.cache
+def _on_mesh(program: Program, name: str) -> Any:
+    """A network's weights, once on every device, whatever asks them."""
+    return put_replicated(program.mesh, prepare(program)[name].frozen)
+
+
 def _split(program: Program, split: str) -> Labelled:
     return labelled(program.dataset.open(split), program.transform, feed.leave_out(program, split))

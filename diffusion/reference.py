@@ -14,7 +14,6 @@ from diffusion import feed
 from diffusion.agreement import all_processes
 from diffusion.data import archive
 from diffusion.errors import ConfigError, DataError
-from diffusion.feature_chunks import Answers
 from diffusion.manifest import json_sha256
 from diffusion.mesh import replicated
 from diffusion.networks import Networks, answering
@@ -28,12 +27,12 @@ class Reals:
     """Real images of a split, in the order of its records.
 
     Attributes:
-      answers: "features", "classes", … -> [n …], by what the network answers.
+      features: f32[n d]. What else a network answers is asked of generated images alone.
       labels: i32[n], all 0 in an unlabelled set.
       ids: i32[n], numbers of the records.
     """
 
-    answers: Answers
+    features: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
 
@@ -122,7 +121,7 @@ def _load(path: Path) -> tuple[dict[str, Any], Reals]:
     arrays = archive.arrays(path)
     try:
         found = json.loads(str(arrays.pop("fingerprint")))
-        return found, Reals(labels=arrays.pop("labels"), ids=arrays.pop("ids"), answers=arrays)
+        return found, Reals(arrays["features"], arrays["labels"], arrays["ids"])
     except (KeyError, ValueError) as error:
         raise DataError(f"{path}: not a file of reference features ({error})") from error
 
@@ -131,7 +130,9 @@ def _write(path: Path, wanted: Mapping[str, Any], real: Reals) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with open(partial, "wb") as file:
-        np.savez(file, fingerprint=np.array(json.dumps(wanted)), labels=real.labels, ids=real.ids, **real.answers)
+        np.savez(
+            file, fingerprint=np.array(json.dumps(wanted)), features=real.features, labels=real.labels, ids=real.ids
+        )
     os.replace(partial, path)
 
 
@@ -141,17 +142,16 @@ def _read(program: Program, name: str, split: str) -> Reals:
         label = batch.cond.get(CLASS_CONDITION)
         whole = jax.device_put((batch.id, batch.valid) + (() if label is None else (label,)), replicated(program.mesh))
         ids, valid, *labels = map(np.asarray, whole)
-        found = {key.partition("/")[2]: array[valid] for key, array in answer(batch.x).items()}
-        chunks.append((ids[valid], labels[0][valid] if labels else np.zeros(valid.sum(), np.int32), found))
-    ids, labels = (np.concatenate([chunk[i] for chunk in chunks]) for i in (0, 1))
+        features = answer(batch.x)[f"{name}/features"]
+        chunks.append((ids[valid], labels[0][valid] if labels else np.zeros(valid.sum(), np.int32), features[valid]))
+    ids, labels, features = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     wanted = np.arange(program.dataset.sizes[split])
     if program.loading.on_error == "skip":
         wanted = np.intersect1d(wanted, ids)
     if not np.array_equal(np.sort(ids), wanted):
         raise DataError(f"the {split} split was not read exactly once: {len(ids)} images of {len(wanted)}")
     order = np.argsort(ids)
-    answers = {key: np.concatenate([chunk[2][key] for chunk in chunks])[order] for key in chunks[0][2]}
-    return Reals(answers, labels[order], ids[order])
+    return Reals(features[order], labels[order], ids[order])
 
 
 def _short(value: Any) -> str:

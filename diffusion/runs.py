@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from diffusion import cluster, disk, posthoc, resume, snapshots, state
 from diffusion.best import BestRecord
@@ -26,6 +27,7 @@ from diffusion.manifest import json_sha256, manifest, mismatches
 from diffusion.mesh import made, sharded
 from diffusion.program import Program, abstract_params
 from diffusion.restoring import Restored
+from diffusion.sample_step import Weaker
 from diffusion.saving import room_for
 from diffusion.state import TrainState
 from diffusion.types import Params
@@ -175,7 +177,7 @@ def ema_weights(program: Program, step: str, name: str = "") -> Restored:
     if use.startswith(posthoc.PREFIX):
         wanted = str(saved.best()) if step == "best" else step
         return _posthoc_weights(program, use.removeprefix(posthoc.PREFIX), wanted)
-    return _ema_of(program, saved, step, use)
+    return _ema_of(program.mesh, saved, step, use, abstract_params(program))
 
 
 def _posthoc_weights(program: Program, name: str, step: str) -> Restored:
@@ -202,14 +204,13 @@ def _posthoc_weights(program: Program, name: str, step: str) -> Restored:
 
 def check_net(program: Program, path: Path, arrays: Mapping[str, Any], name: str) -> Any:
     """``{name: shapes}`` of the net's weights on the mesh, which the arrays must have. Raises MismatchError."""
-    wanted = {name: _on_mesh(program, abstract_params(program))}
+    wanted = {name: _on_mesh(program.mesh, abstract_params(program))}
     lines = mismatches(manifest(dict(arrays)), manifest(wanted))
     if lines:
         raise MismatchError(f"{path} does not fit this config's net\n  " + "\n  ".join(lines))
     return wanted
 
 
-@functools.cache
 def weaker_weights(program: Program) -> Params | None:
     """EMA weights of the net that ``sampler.autoguidance`` leads away from, on the mesh; None without one.
 
@@ -217,11 +218,15 @@ def weaker_weights(program: Program) -> Params | None:
       NoValidCheckpoint: there is none such. MismatchError: it holds another net.
     """
     weaker = program.sampling.guidance.weaker
-    if weaker is None:
-        return None
+    return None if weaker is None else _weaker_weights(weaker, program.mesh)
+
+
+@functools.cache
+def _weaker_weights(weaker: Weaker, mesh: Mesh) -> Params:
+    """Once for all guidance scales."""
     saved = Checkpoints(weaker.folder / "checkpoints", read_only=True)
     params = jax.eval_shape(lambda: weaker.net.init(jax.random.key(0)))
-    return _ema_of(program, saved, weaker.step, _used_by(saved, weaker.step), params).state
+    return _ema_of(mesh, saved, weaker.step, _used_by(saved, weaker.step), params).state
 
 
 def _used_by(saved: Checkpoints, step: str) -> str:
@@ -229,9 +234,8 @@ def _used_by(saved: Checkpoints, step: str) -> str:
     return saved.read_meta(step)["config"]["ema"]["use"]
 
 
-def _ema_of(program: Program, saved: Checkpoints, step: str, name: str, params: Params | None = None) -> Restored:
-    abstract = abstract_params(program) if params is None else params
-    restored = saved.restore_step(step, {"ema": {name: _on_mesh(program, abstract)}}, partial=2)
+def _ema_of(mesh: Mesh, saved: Checkpoints, step: str, name: str, params: Params) -> Restored:
+    restored = saved.restore_step(step, {"ema": {name: _on_mesh(mesh, params)}}, partial=2)
     return restored._replace(state=restored.state["ema"][name])
 
 
@@ -257,7 +261,8 @@ def _fresh_state(program: Program) -> TrainState:
         folder, _, step = program.init_from.partition(":")
         saved = Checkpoints(Path(folder) / "checkpoints", read_only=True)
         try:
-            initial = _ema_of(program, saved, step or "latest", _used_by(saved, step or "latest")).state
+            name = _used_by(saved, step or "latest")
+            initial = _ema_of(program.mesh, saved, step or "latest", name, abstract_params(program)).state
         except NoValidCheckpoint as error:
             raise ConfigError("init_from", str(error)) from error
 
@@ -270,7 +275,7 @@ def _fresh_state(program: Program) -> TrainState:
 
 
 def _abstract_state(program: Program) -> TrainState:
-    return _on_mesh(program, jax.eval_shape(functools.partial(_created, program), abstract_params(program)))
+    return _on_mesh(program.mesh, jax.eval_shape(functools.partial(_created, program), abstract_params(program)))
 
 
 def _created(program: Program, params: Params) -> TrainState:
@@ -278,6 +283,6 @@ def _created(program: Program, params: Params) -> TrainState:
     return state.create(params, o.tx, plateau_state(), program.seed, o.averages.decays, density)
 
 
-def _on_mesh(program: Program, tree: Any) -> Any:
-    lying = sharded(program.mesh, tree)
+def _on_mesh(mesh: Mesh, tree: Any) -> Any:
+    lying = sharded(mesh, tree)
     return jax.tree.map(lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), tree, lying)

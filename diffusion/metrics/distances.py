@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-CHUNK = 1024  # rows of the distance matrix in memory at once
+CHUNK = 1024  # rows of the distance matrix in memory at once, at most
+BLOCK = 1 << 26  # its numbers, half a gigabyte
 NEAR = 1e-6  # of the squared norms: below, the difference of large numbers is replaced by a sum of squares
 
 
@@ -20,7 +21,7 @@ def chunks(x: np.ndarray, y: np.ndarray, rows: int = 0) -> Iterator[tuple[slice,
     difference would cancel, the squares of the differences are summed instead.
 
     Args:
-      rows: at most this many rows at once; 0 is ``CHUNK``.
+      rows: at most this many rows at once; 0 is ``CHUNK``, or as many as ``BLOCK`` holds.
 
     Raises:
       ValueError: no rows, or widths that differ.
@@ -31,8 +32,9 @@ def chunks(x: np.ndarray, y: np.ndarray, rows: int = 0) -> Iterator[tuple[slice,
     centre = y.mean(0)
     centred = y - centre
     norms = np.sum(centred**2, axis=1)
-    for start in range(0, len(x), rows or CHUNK):
-        part = slice(start, min(start + (rows or CHUNK), len(x)))
+    rows = rows or max(1, min(CHUNK, BLOCK // len(y)))
+    for start in range(0, len(x), rows):
+        part = slice(start, min(start + rows, len(x)))
         squares = _squares(
             x[part] - centre, centred, norms, lambda i, j, of=x[part]: np.sum((of[i] - y[j]) ** 2, axis=1)
         )
