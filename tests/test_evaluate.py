@@ -236,7 +236,7 @@ def test_images_without_labels_are_compared_with_the_whole_set(tmp_path, uneven)
     arrays = dict(np.load(uneven))
     kept = stratified(arrays["labels"], 0.2, 0)["train"]
     np.savez(tmp_path / "plain.npz", images=arrays["images"][kept])
-    p = of(tmp_path / "run", uneven, eval__num_samples=10_000, eval__metrics="fd,vendi")
+    p = of(tmp_path / "run", uneven, eval__num_samples=10_000, eval__metrics="fd,vendi", eval__equal_n=True)
     found = open_images(str(tmp_path / "plain.npz"), p.dataset.classes, p.transform.shape)
     report = evaluate.of_subject(p, subjects.given(p, found), {"step": None})
     assert report.body["counts"] == {"all": 632} and report.scores.rows == ()
