@@ -79,7 +79,7 @@ def test_all_models_are_counted():
 
 @pytest.mark.parametrize("family", MODELS)
 def test_missing_weights_and_models(family):
-    with pytest.raises(ConfigError, match=rf"^eval.{family}.weights: no .*https://huggingface.co/.*docs/weights.md"):
+    with pytest.raises(ConfigError, match=rf"^eval.{family}.weights: no .*; run `hf download .*docs/weights.md"):
         EXTRACTORS[family](GIVEN)
     with pytest.raises(ConfigError, match=rf"^eval.{family}.model: 'vit_x' is not one of vit_"):
         EXTRACTORS[family](GIVEN, model="vit_x")
