@@ -32,11 +32,12 @@ def distances(compared: Compared) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     e, plan = compared.program.eval, compared.plan
     rng = np.random.default_rng([e.seed, 5])
     label, index = plan.label[plan.of_classes], plan.index[plan.of_classes]
-    ours = _some_pairs(label, e.pairs, rng)
+    first = np.random.default_rng([e.seed, 6]).permutation(len(plan.per_class))
+    ours = _some_pairs(label, e.pairs, rng, first)
     made = compared.subject.pictures(label[ours.ravel()], index[ours.ravel()])
     real = compared.reals(compared.streamed[0])
     classes = compared.classes_of(real)
-    theirs = _some_pairs(classes, e.pairs, rng)
+    theirs = _some_pairs(classes, e.pairs, rng, first)
     return {
         "generated": (_distances(compared, made), label[ours[:, 0]]),
         "real": (_distances(compared, compared.records(real.ids[theirs.ravel()])), classes[theirs[:, 0]]),
@@ -55,12 +56,16 @@ def pairs(compared: Compared, kept: np.ndarray) -> Pairs:
     return joined(parts)
 
 
-def _some_pairs(label: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """i[p 2], p at most ``most``, as many of each class as there are; images of label -1 are left out."""
+def _some_pairs(label: np.ndarray, most: int, rng: np.random.Generator, first: np.ndarray) -> np.ndarray:
+    """i[p 2], p at most ``most``, equally many of each class as far as there are; images of label -1 are left out.
+
+    Args:
+      first: i[k], in which order classes get a pair more than others, where there is none for all of them.
+    """
     found = disjoint_pairs(label, rng)
     found = found[label[found[:, 0]] >= 0]
-    turn = indices(label[found[:, 0]])
-    return found[np.sort(np.argsort(turn, kind="stable")[:most])]
+    own = label[found[:, 0]]
+    return found[np.sort(np.lexsort((first[own], indices(own)))[:most])]
 
 
 def _distances(compared: Compared, images: np.ndarray) -> np.ndarray:

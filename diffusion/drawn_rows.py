@@ -1,7 +1,11 @@
-"""Pictures that an evaluation speaks of, made once more: best and worst classes, and pairs that look like copies."""
+"""Pictures that an evaluation speaks of, made once more: best and worst classes, and pairs that look like copies.
+
+All processes draw them together, so process 0 says which: the figures that rank them may differ in their last bits.
+"""
 
 import numpy as np
 
+from diffusion.cluster import of_first
 from diffusion.compared import Compared
 from diffusion.eval_console import column_of, row_in_words, worst_and_best
 from diffusion.eval_sheets import PAIRS, ClassImages, class_sheet, pair_sheet
@@ -20,7 +24,9 @@ def best_and_worst(compared: Compared, rows: tuple[ClassRow, ...]) -> np.ndarray
         return None
     reliable = [row for row in rows if not row.flag]
     ends = worst_and_best(reliable if column_of(reliable) else rows, CLASSES, CLASSES)
-    return class_sheet(*([_shown(compared, row) for row in part] for part in ends), columns=IMAGES)
+    ends = of_first([[row.name for row in part] for part in ends])
+    named = {row.name: row for row in rows}
+    return class_sheet(*([_shown(compared, named[name]) for name in part] for part in ends), columns=IMAGES)
 
 
 def suspicious_pairs(compared: Compared, pairs: tuple[tuple[int, int, float], ...]) -> np.ndarray | None:
@@ -29,9 +35,9 @@ def suspicious_pairs(compared: Compared, pairs: tuple[tuple[int, int, float], ..
     Args:
       pairs: (row of the pooled generated images, row of the training features, ratio), the worst first.
     """
-    if not pairs:
+    some = of_first(pairs[:PAIRS])
+    if not some:
         return None
-    some = pairs[:PAIRS]
     plan = compared.plan
     made, train = (np.array([pair[i] for pair in some]) for i in (0, 1))
     label, index = plan.label[plan.of_pool][made], plan.index[plan.of_pool][made]

@@ -14,13 +14,18 @@ from diffusion.program import Program
 from diffusion.types import Batch
 
 
-def loader(program: Program, split: str, *, training: bool) -> Loader:
-    """Shuffled and augmented for training; in order, as they are, for everything else."""
-    rows = program.rows if training else padded_rows(program.loading.batch_size, program.mesh.size)
+def loader(program: Program, split: str, *, training: bool, batch_size: int = 0) -> Loader:
+    """Shuffled and augmented for training; in order, as they are, for everything else.
+
+    Args:
+      batch_size: records at a time; that of training where 0.
+    """
+    batch_size = batch_size or program.loading.batch_size
+    rows = program.rows if training else padded_rows(batch_size, program.mesh.size)
     return make_loader(
         program.dataset.open(split),
         program.transform,
-        batch_size=program.loading.batch_size,
+        batch_size=batch_size,
         rows=rows,
         seed=program.seed,
         shuffle=training,
@@ -53,8 +58,8 @@ def from_step(program: Program, source: Loader, step: int) -> Iterator[Iterator[
         yield batches
 
 
-def once(program: Program, split: str) -> Iterator[Batch]:
-    """Every record of a split once, in order, on the mesh."""
-    with contextlib.closing(one_epoch(loader(program, split, training=False))) as host:
+def once(program: Program, split: str, batch_size: int = 0) -> Iterator[Batch]:
+    """Every record of a split once, in order, on the mesh; ``batch_size`` as of `loader`."""
+    with contextlib.closing(one_epoch(loader(program, split, training=False, batch_size=batch_size))) as host:
         for batch in host:
             yield put_rows(program.mesh, batch)

@@ -138,7 +138,7 @@ def _write(path: Path, wanted: Mapping[str, Any], real: Reals) -> None:
 
 def _read(program: Program, name: str, split: str) -> Reals:
     answer, chunks = answering(program, (name,)), []
-    for batch in feed.once(program, split):
+    for batch in feed.once(program, split, program.eval.batch_size):
         label = batch.cond.get(CLASS_CONDITION)
         whole = jax.device_put((batch.id, batch.valid) + (() if label is None else (label,)), replicated(program.mesh))
         ids, valid, *labels = map(np.asarray, whole)

@@ -169,3 +169,15 @@ def test_all_of_no_checkpoints_is_an_error(tmp_path, capsys):
     argv = ["--mode=eval", f"--workdir={tmp_path / 'run'}", "--config.eval.step=all", "--config.eval.metrics=fd"]
     assert main_jax.main([*argv, "--config.eval.extractor=pixels"]) == 5
     assert "no checkpoint latest; there are: none" in capsys.readouterr().err
+
+
+def test_with_fewer_pairs_than_classes_the_seed_says_of_which(tmp_path):
+    """Both sides take the same ones, and not those of the lowest labels."""
+    changed = {"eval__metrics": "lpips", "eval__pairs": 4, "eval__num_samples_per_class": 2}
+    p = program(tmp_path / "run", **QUIET | changed)
+    figures = evaluate.report(p, weights(p), 0).scores.figures
+    taken = {
+        side: {c for c in range(10) if figures.get(f"{side}/class/{c}") and figures[f"{side}/class/{c}"].n_gen}
+        for side in ("lpips", "lpips_real")
+    }
+    assert len(taken["lpips"]) == 4 and taken["lpips"] == taken["lpips_real"] != set(range(4))

@@ -74,3 +74,22 @@ def test_few_rows_at_once_where_they_are_long(monkeypatch):
     parts = [part for part, _ in distances.chunks(x, y)]
     assert [part.stop - part.start for part in parts] == [5] * 10
     np.testing.assert_allclose(distances.distances(x, y), whole, rtol=1e-12)
+
+
+def test_networks_see_as_many_images_at_a_time_as_are_drawn(tmp_path):
+    """Not a training batch of them, which a large network may have no room for."""
+    seen = set()
+
+    def noting(given):
+        one = stand_in("inception-stand-in")(given)
+
+        def extract(frozen, images):
+            seen.add(images.shape[0])
+            return one.extract(frozen, images)
+
+        return replace(one, extract=extract)
+
+    p = program(tmp_path / "run", **QUIET | NO_CLASSIFIER | {"eval__metrics": "fid"})
+    p = replace(p, extractors={**p.extractors, "inception": noting})
+    evaluate.report(p, weights(p), 0)
+    assert seen == {p.eval.batch_size} and p.eval.batch_size < p.loading.batch_size

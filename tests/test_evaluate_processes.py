@@ -8,9 +8,25 @@ import pytest
 import main_jax
 from tests.evaluated import QUIET
 from tests.tiny import arguments
-from tests.two_processes import copied, local
+from tests.two_processes import MAIN, copied, local
 
-NETWORKS = {"eval__extractor": "pixels", "eval__metrics": "fd,accuracy,lpips,memorisation", "eval__pairs": 7}
+# process 1 ranks the classes and the copies the other way round, as if its last bits were others
+DIFFERS = MAIN.replace(
+    "sys.exit(",
+    """
+if me == "1":
+    from diffusion import drawn_rows, evaluations
+    ranked, suspicious = drawn_rows.worst_and_best, drawn_rows.suspicious_pairs
+    drawn_rows.worst_and_best = lambda *args: [part[::-1] for part in ranked(*args)[::-1]]
+    evaluations.suspicious_pairs = lambda compared, pairs: suspicious(compared, pairs[::-1])
+sys.exit(""",
+)
+NETWORKS = {
+    "eval__extractor": "pixels",
+    "eval__metrics": "fd,accuracy,lpips,memorisation",
+    "eval__pairs": 7,
+    "eval__batch_size": 2,
+}
 EXACT = dict(rtol=1e-5, atol=1e-6)  # between topologies
 
 
@@ -34,7 +50,7 @@ def same_reports(found, wanted):
             assert ours[name] == theirs[name], name
         assert list(ours["metrics"]) == list(theirs["metrics"])
         np.testing.assert_allclose(*(np.array(list(b["metrics"].values()), float) for b in (ours, theirs)), **EXACT)
-    for path in wanted.glob("*_images.png"):
+    for path in (*wanted.glob("*_images.png"), *wanted.glob("*_suspicious.png")):
         assert (found / path.name).read_bytes() == path.read_bytes(), "the same sheets"
 
 
@@ -47,7 +63,7 @@ def cached(workdir):
 def test_drawn_images(trained, tmp_path):
     """With the real features' cache, both sheets, a network of pairs and two of features."""
     again, alone = copied(trained, tmp_path / "again"), copied(trained, tmp_path / "alone")
-    ended = local(tmp_path, "--mode=eval", f"--workdir={again}", *fields(**NETWORKS))
+    ended = local(tmp_path, "--mode=eval", f"--workdir={again}", *fields(**NETWORKS), program=DIFFERS)
     assert ended.rc == 0 and ended.out.count("It wrote:") == 1, ended.said
     assert main_jax.main(["--mode=eval", f"--workdir={alone}", *fields(**NETWORKS)]) == 0
     same_reports(again / "eval", alone / "eval")
