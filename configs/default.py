@@ -116,7 +116,8 @@ def get_config() -> ConfigDict:
         # fd, fid, kid, kid_subsets, is, precision_recall, density_coverage, accuracy, vendi, memorisation, cmmd,
         # clip_score, lpips, paired; () never evaluates
         metrics=("fd", "kid", "accuracy"),
-        extractor="classifier",  # whose features are compared: classifier (of this very set), inception, dinov2, clip
+        # whose features are compared: classifier (of this very set), inception, dinov2, clip, pixels
+        extractor="classifier",
         perceptual="classifier",  # whose maps the diversity of lpips is taken on: lpips, classifier
         num_samples=0,  # images of the pooled figures, in the data's class shares; 0 pools the per-class images
         num_samples_per_class=100,  # images per class (of all, without labels); a smaller class at its own size

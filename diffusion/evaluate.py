@@ -229,7 +229,7 @@ def _to_statistics(compared: Compared, statistics: ReferenceStatistics) -> dict[
     if len(x) < 2:
         return {name: Figure(None, None, len(x), reason="1 image is too few")}
     value = frechet_from_statistics(x.values.mean(0), np.cov(x.values, rowvar=False), statistics.mean, statistics.cov)
-    return {name: Figure(value, None, len(x))}
+    return {name: Figure(value, None, len(x), reason="no error: the statistics do not say of how many images they are")}
 
 
 def _pooled_is(compared: Compared) -> str:
