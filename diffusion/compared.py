@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -43,7 +44,12 @@ class Compared:
 
     Args:
       between: called between two batches, on every process; what it raises ends the evaluation.
+
+    Attributes:
+      chunks: the folder of what is done of this evaluation; None before an image is made.
     """
+
+    chunks: Path | None = None
 
     def __init__(self, program: Program, networks: Networks, subject: Subject, between: Callable[[], None]):
         self.program, self.networks, self.subject, self.between = program, networks, subject, between
@@ -70,6 +76,7 @@ class Compared:
         program, plan = self.program, self.plan
         answer = answering(program, self.streamed)
         chunks = FeatureChunks(program.workdir / "cache", self._about())
+        self.chunks = chunks.folder
         for places, images in self.subject.stream(plan.label, plan.index, self.between, chunks.has):
             chunks.add(places, {name: array[: len(places)] for name, array in answer(images).items()})
         order, found = chunks.all()

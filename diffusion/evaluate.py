@@ -6,6 +6,7 @@ Knows no loop and changes no training state; its randomness is its own stream.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -51,9 +52,9 @@ class Report:
 
 def run(program: Program, params: Params, step: int) -> dict[str, float | None]:
     """{name: value} of ``program.eval.metrics`` on ``params``; see ``report``."""
-    values = report(program, params, step).values
-    forget(program)
-    return values
+    found = report(program, params, step)
+    forget(found.compared.chunks)
+    return found.values
 
 
 def report(
@@ -155,9 +156,10 @@ def _check_folders(program: Program) -> None:
             raise ConfigError(field, f"{folder} cannot be written: {why}; take another one")
 
 
-def forget(program: Program) -> None:
-    """An evaluation is done and written: nothing of what it was made from needs to stay on disk."""
-    clear(program.workdir / "cache")
+def forget(*chunks: Path | None) -> None:
+    """Evaluations are done and written: nothing of what they were made from needs to stay on disk."""
+    for folder in filter(None, chunks):
+        clear(folder)
 
 
 def _scores(compared: Compared) -> Scores:

@@ -54,6 +54,7 @@ def evaluation(
     """
     values: dict[str, float | None] = {}
     points: list[Point] = []
+    chunks: list[Path | None] = []
     for variant in variants(program):
         report = evaluate.report(program, weights[variant.average], step, between, variant)
         head = f"Evaluation of step {step}" + ("" if variant.own else f", {variant.label}")
@@ -61,11 +62,12 @@ def evaluation(
         values |= {name: value for name, value in report.values.items() if variant.own or _logged(name)}
         values |= {"perf/eval_seconds": values.get("perf/eval_seconds", 0.0) + report.body["seconds"]}
         points += points_of(report.scores.figures, step, variant.average, variant.scale)
+        chunks.append(report.compared.chunks)
     if jax.process_index() == 0 and len({(p.ema, p.guidance_scale) for p in points}) > 1:
         swept = stem(program, step).with_name(f"sweep_{step:08d}")
         write_curve(swept.with_suffix(".csv"), points)
         save_figure(swept.with_suffix(".png"), sweep_figure(points, extractor_of(report)))
-    evaluate.forget(program)
+    evaluate.forget(*chunks)
     values = of_first(values)
     writers.write(step, values)
     return Evaluated(values, points, extractor_of(report))

@@ -23,12 +23,15 @@ class FeatureChunks:
     Args:
       folder: of all evaluations; each has a folder of its own inside.
       about: plain JSON of everything that decides the answers. What was made under other words is not read.
+
+    Attributes:
+      folder: of this evaluation alone.
     """
 
     def __init__(self, folder: Path, about: object):
-        self._folder = folder / f"evaluation-{json_sha256(about)[:16]}"
+        self.folder = folder / f"evaluation-{json_sha256(about)[:16]}"
         self._done: dict[int, Answers] = {}
-        for path in sorted(self._folder.glob("[0-9]*.npz")):
+        for path in sorted(self.folder.glob("[0-9]*.npz")):
             chunk = _read(path)
             if chunk is not None:
                 self._done[int(path.stem)] = chunk
@@ -44,11 +47,11 @@ class FeatureChunks:
         self._done[int(places[0])] = chunk
         if jax.process_index() != 0:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / f".{os.getpid()}.npz"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f".{os.getpid()}.npz"
         with open(partial, "wb") as file:
             np.savez(file, **chunk)
-        os.replace(partial, self._folder / f"{int(places[0]):08d}.npz")
+        os.replace(partial, self.folder / f"{int(places[0]):08d}.npz")
 
     def all(self) -> tuple[np.ndarray, Answers]:
         """(places, answers) of everything, batch after batch."""
@@ -58,10 +61,9 @@ class FeatureChunks:
 
 
 def clear(folder: Path) -> None:
-    """An evaluation is done: nothing of any needs to stay in ``folder``."""
-    if jax.process_index() == 0:
-        for left in folder.glob("evaluation-*"):
-            shutil.rmtree(left)
+    """An evaluation is done: nothing of it needs to stay in its ``folder``."""
+    if jax.process_index() == 0 and folder.exists():
+        shutil.rmtree(folder)
 
 
 def _read(path: Path) -> Answers | None:

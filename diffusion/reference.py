@@ -51,11 +51,13 @@ def reals(program: Program, networks: Networks, name: str, split: str) -> Reals:
     if given and own and is_ours(given):
         return _given(Path(given).expanduser(), wanted)
     path = cache_folder(program) / f"reference-{split}-{networks[name].name}-{json_sha256(wanted)[:16]}.npz"
-    kept = _kept(path, wanted)
+    kept, whole = _kept(path, wanted), program.dataset.sizes[split]
+    if kept is not None and len(kept.ids) < whole and program.loading.on_error != "skip":
+        kept = None  # made by a run that left records out; this one does not
     if all_processes(kept is not None):
         return kept
     found = _read(program, name, split)
-    if len(found.ids) == program.dataset.sizes[split] and jax.process_index() == 0:
+    if jax.process_index() == 0:
         _write(path, wanted, found)
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import main_jax
 from diffusion import evaluate, evaluations, networks, reference, subjects
@@ -16,7 +17,7 @@ from diffusion.extractors import EXTRACTORS
 from diffusion.given_images import open_images
 from diffusion.metrics import METRICS, measure
 from diffusion.writers import MultiWriter
-from tests.evaluated import NO_CLASSIFIER, QUIET, stand_in, write_npz
+from tests.evaluated import NO_CLASSIFIER, QUIET, digits_of, stand_in, write_npz
 from tests.tiny import arguments, log, program, state_print
 
 SMALL, MIDDLE, LARGE = 9, 31, 750  # of which a fifth is held out: 7, 25 and 600 are trained on
@@ -42,6 +43,8 @@ def weights(p, seed=0):
 def test_classes_of_7_25_and_600_have_their_counts_flags_and_figures(tmp_path, uneven, capsys):
     p = of(tmp_path / "run", uneven)
     params = {"ema": weights(p)}
+    another = tmp_path / "run/cache/evaluation-0123456789abcdef"  # of one that is at work here, or was interrupted
+    another.mkdir(parents=True)
     values = evaluations.evaluation(p, params, 0, MultiWriter([]), lambda: None).values
     said = capsys.readouterr().out
     body = json.loads((tmp_path / "run/eval/step_00000000.json").read_text())
@@ -60,6 +63,7 @@ def test_classes_of_7_25_and_600_have_their_counts_flags_and_figures(tmp_path, u
         assert said.count(line) == 1
     assert "class 2:" not in said
     assert (tmp_path / "run/eval/step_00000000_images.png").exists(), "fewer images than the grid has room for"
+    assert list((tmp_path / "run/cache").glob("evaluation-*")) == [another], "its own is gone"
 
 
 def test_the_same_images_and_figures_on_any_devices_and_in_any_batch(tmp_path, uneven):
@@ -97,6 +101,26 @@ def test_real_features_are_read_once_and_under_their_fingerprint(tmp_path, uneve
     third = of(tmp_path / "fourth", uneven, eval__cache=tmp_path / "shared")
     assert evaluate.report(third, weights(third), 0).values == first, "a damaged file is made again"
     assert len(list((tmp_path / "shared").iterdir())) == 1
+
+
+def test_reals_with_unreadable_records_are_read_once_as_well(tmp_path, monkeypatch):
+    """Of a run that leaves records out; one that does not wants them all."""
+    images, labels = digits_of({0: 20, 1: 20})
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (tmp_path / f"set/{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(tmp_path / f"set/{label}/{i:02}.png")
+    changed = {"data__source": "folder", "data__size": 8, "data__channels": 1, "eval__cache": tmp_path / "shared"}
+    broken = of(tmp_path / "any", tmp_path / "set", **changed).dataset.open("train").name(3)
+    (tmp_path / "set" / broken).write_bytes(b"no image")
+    p = of(tmp_path / "run", tmp_path / "set", **changed, data__on_error="skip")
+    first = evaluate.report(p, weights(p), 0)
+    assert first.body["reference"]["left_out"] == 1 and first.body["reference"]["n"] == 31
+    monkeypatch.setattr(reference, "_read", lambda *_: pytest.fail("read again"))
+    again = of(tmp_path / "again", tmp_path / "set", **changed, data__on_error="skip")
+    assert evaluate.report(again, weights(again), 0).values == first.values
+    strict = of(tmp_path / "strict", tmp_path / "set", **changed)
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        evaluate.report(strict, weights(strict), 0)
 
 
 def test_reference_features_of_another_run_must_have_been_made_alike(tmp_path, uneven, capsys):

@@ -48,13 +48,17 @@ def vendi(x: np.ndarray) -> Figure:
 
     exp of the Shannon entropy of the eigenvalues of K / n, K the cosine similarities.
     Friedman & Dieng 2023, The Vendi score, def. 3.1. It grows with n: only equal n compare. The error is a
-    20-group jackknife's.
+    20-group jackknife's. None where a row is all 0 (a black image's pixels): it has no direction to be alike in.
 
     Raises:
-      ValueError: no rows, or one without direction (all zeros).
+      ValueError: no rows, or one that is not finite.
     """
-    x = _unit_rows(x)
-    n = len(x)
+    x, lengths = _rows_and_lengths(x)
+    n, blank = len(x), np.flatnonzero(lengths == 0)
+    if blank.size:
+        reason = f"{blank.size} of {n} images have features that are all 0, the first of them image {blank[0]}"
+        return Figure(None, None, n, reason=reason)
+    x = x / lengths
     few = n <= x.shape[1]
     gram = x @ x.T if few else x.T @ x  # both have the same eigenvalues above 0
     value = _score(gram / n)
@@ -76,12 +80,13 @@ def _score(gram: np.ndarray) -> float:
     return float(np.exp(-np.sum(values * np.log(values))))
 
 
-def _unit_rows(x: np.ndarray) -> np.ndarray:
+def _rows_and_lengths(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(f64[n d], f64[n 1])."""
     x = np.asarray(x, np.float64)
     if x.ndim != 2 or not len(x):
         raise ValueError(f"the Vendi score needs features [n d], n >= 1; got shape {x.shape}")
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    if not (np.isfinite(norms) & (norms > 0)).all():
-        row = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))[0]
-        raise ValueError(f"the Vendi score needs features of finite length above 0; row {row} has {norms[row, 0]}")
-    return x / norms
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all():
+        row = np.flatnonzero(~np.isfinite(lengths))[0]
+        raise ValueError(f"the Vendi score needs finite features; row {row} has length {lengths[row, 0]}")
+    return x, lengths

@@ -22,5 +22,5 @@ def evaluate_images(program: Program, stop: StopRequest) -> None:
     report = evaluate.of_subject(program, subject, {"step": None}, stop.check)
     stem = program.workdir / "eval" / f"images_{path.resolve().name.removesuffix('.npz')}"
     evaluations.publish(program, report, stem, f"Evaluation of {path}")
-    evaluate.forget(program)
+    evaluate.forget(report.compared.chunks)
     say(f"It wrote:\n  {stem}.json\n  {stem}_classes.csv")

@@ -73,5 +73,9 @@ def test_the_jackknife_of_vendi_leaves_groups_out(n, d):
 
 
 def test_rows_without_direction():
-    with pytest.raises(ValueError, match="row 2"):
-        vendi(np.concatenate([np.ones((2, 3)), np.zeros((1, 3))]))
+    blank = vendi(np.concatenate([np.ones((2, 3)), np.zeros((1, 3))]))
+    assert (
+        blank.value is None and "1 of 3 images have features that are all 0, the first of them image 2" in blank.reason
+    )
+    with pytest.raises(ValueError, match="row 1"):
+        vendi(np.array([[1.0, 2.0], [np.nan, 1.0]]))
