@@ -41,8 +41,8 @@ def variants(program: Program) -> Iterator[Variant]:
     """The run's own first, then every average with every scale of the sweep."""
     e, use, scale = program.eval, program.optimiser.averages.use, program.sampling.guidance.scale
     yield Variant(use, scale, own=True)
-    for average in e.emas or (use,):
-        for other in e.guidance_scales or (scale,):
+    for average in dict.fromkeys(e.emas or (use,)):
+        for other in dict.fromkeys(e.guidance_scales or (scale,)):
             if (average, other) != (use, scale):
                 yield Variant(average, other, own=False)
 
