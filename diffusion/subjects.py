@@ -79,46 +79,64 @@ def given(program: Program, found: GivenImages) -> Subject:
     Raises:
       ConfigError: a metric or a field that needs what these images do not have: labels, texts, ids.
     """
-    labelled = found.labels is not None
-    labels = np.asarray(found.labels) if labelled else np.zeros(len(found), np.int64)
+    labelled, own_texts = found.labels is not None, found.prompts is not None
     templates = prompts_of_classes(program) if labelled else None
-    _check_has(program, found, texts=found.prompts is not None or templates is not None)
-    of_class = [
-        np.random.default_rng([program.eval.seed, 4, c]).permutation(np.flatnonzero(labels == c))
-        for c in range(len(program.dataset.classes) if labelled else 1)
-    ]
+    _check_has(program, found, texts=own_texts or templates is not None)
+    order = _ByClass.of(program, found)
+    return Subject(
+        about={"images": {"path": str(found.path), "sha256": found.fingerprint(), "n": len(found)}},
+        have=np.array([len(each) for each in order.of_class]),
+        stream=order.stream,
+        pictures=order.pictures,
+        prompts=order.prompts if own_texts else templates,
+        about_prompts="prompts of the file" if own_texts else _template(program) if labelled else "",
+        truths=None if found.ids is None else order.truths,
+        labelled=labelled,
+    )
 
-    def records(label: np.ndarray, index: np.ndarray) -> np.ndarray:
-        return np.array([of_class[c][i] for c, i in zip(label, index, strict=True)], np.int64)
 
-    def pictures(label: np.ndarray, index: np.ndarray) -> np.ndarray:
-        return _read(found, records(label, index))
+@dataclass(frozen=True, eq=False)
+class _ByClass:
+    """Given images by (class, index).
 
-    def stream(label: np.ndarray, index: np.ndarray, between: Callable, done: Callable) -> Stream:
-        rows, wanted = padded_rows(program.eval.batch_size, program.mesh.size), records(label, index)
+    Attributes:
+      of_class: i[n_c] of each class, its images in the order in which they are taken; all of one without labels.
+    """
+
+    program: Program
+    found: GivenImages
+    of_class: list[np.ndarray]
+
+    @classmethod
+    def of(cls, program: Program, found: GivenImages) -> "_ByClass":
+        labels = np.zeros(len(found), np.int64) if found.labels is None else np.asarray(found.labels)
+        rows = [np.flatnonzero(labels == c) for c in range(1 if found.labels is None else len(program.dataset.classes))]
+        seeds = [[program.eval.seed, 4, c] for c in range(len(rows))]
+        return cls(
+            program, found, [np.random.default_rng(s).permutation(own) for s, own in zip(seeds, rows, strict=True)]
+        )
+
+    def rows(self, label: np.ndarray, index: np.ndarray) -> np.ndarray:
+        return np.array([self.of_class[c][i] for c, i in zip(label, index, strict=True)], np.int64)
+
+    def pictures(self, label: np.ndarray, index: np.ndarray) -> np.ndarray:
+        return _read(self.found, self.rows(label, index))
+
+    def prompts(self, label: np.ndarray, index: np.ndarray) -> Sequence[str]:
+        return [self.found.prompts[i] for i in self.rows(label, index)]
+
+    def truths(self, label: np.ndarray, index: np.ndarray) -> np.ndarray:
+        return self.found.ids[self.rows(label, index)]
+
+    def stream(self, label: np.ndarray, index: np.ndarray, between: Callable, done: Callable) -> Stream:
+        mesh, wanted = self.program.mesh, self.rows(label, index)
+        rows = padded_rows(self.program.eval.batch_size, mesh.size)
         here = slice(*(rows * (jax.process_index() + i) // jax.process_count() for i in (0, 1)))
         for start in range(0, len(wanted), rows):
             between()
             places = np.arange(start, min(start + rows, len(wanted)))
             if not done(places):
-                yield (
-                    places,
-                    put_rows(program.mesh, _read(found, wanted[np.resize(places, rows)[here]])),
-                )
-
-    def prompts(label: np.ndarray, index: np.ndarray) -> Sequence[str]:
-        return [found.prompts[i] for i in records(label, index)]
-
-    return Subject(
-        about={"images": {"path": str(found.path), "sha256": found.fingerprint(), "n": len(found)}},
-        have=np.array([len(each) for each in of_class]),
-        stream=stream,
-        pictures=pictures,
-        prompts=templates if found.prompts is None else prompts,
-        about_prompts=(_template(program) if labelled else "") if found.prompts is None else "prompts of the file",
-        truths=None if found.ids is None else lambda label, index: found.ids[records(label, index)],
-        labelled=labelled,
-    )
+                yield places, put_rows(mesh, _read(self.found, wanted[np.resize(places, rows)[here]]))
 
 
 def _check_has(program: Program, found: GivenImages, *, texts: bool) -> None:
