@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import main_jax
-from diffusion import evaluate, evaluations, networks, reference, subjects
+from diffusion import beside, drawn_rows, evaluate, evaluations, networks, reference, subjects
 from diffusion.data.split import stratified
 from diffusion.errors import ConfigError
 from diffusion.extractors import EXTRACTORS
@@ -442,3 +442,29 @@ def test_diversity_is_compared_with_that_of_real_pairs(tmp_path):
     assert figures["lpips"].n_real is None and figures["lpips_real"].n_gen == 0
     assert figures["lpips"].value > 0 and figures["lpips_real"].se > 0
     assert report.body["networks"]["lpips"].startswith("lpips-cls-digits-")
+
+
+def test_suspicious_pairs_show_the_very_images(tmp_path, uneven, monkeypatch):
+    """Copies of training images, of which the pool is a part: on both sides of the sheet stand the same pixels."""
+    p = of(tmp_path / "run", uneven, eval__metrics="fd,memorisation", eval__num_samples=40)
+    records = p.dataset.open("train")
+    copies = np.stack([records[i].image for i in range(len(records))])
+    np.savez(tmp_path / "copies.npz", images=copies, labels=records.labels)
+    found = open_images(str(tmp_path / "copies.npz"), p.dataset.classes, p.transform.shape)
+    report = evaluate.of_subject(p, subjects.given(p, found), {"step": None})
+    assert report.compared.plan.of_pool.sum() == 40 < len(report.compared.plan.label)
+    assert report.values["eval/memorisation_ratio_median"] == 0
+    shown = []
+    monkeypatch.setattr(drawn_rows, "pair_sheet", lambda *sides: shown.append(sides))
+    drawn_rows.suspicious_pairs(report.compared, report.scores.suspicious)
+    generated, nearest, words = shown[0]
+    np.testing.assert_array_equal(generated, nearest)
+    assert words == ["ratio 0.00"] * 16
+
+
+def test_real_pairs_are_of_the_classes_that_are_evaluated(tmp_path):
+    metrics = {"eval__metrics": "lpips", "eval__pairs": 6, "eval__num_samples_per_class": 6, "eval__classes": "3,5"}
+    p = program(tmp_path / "run", **QUIET | metrics)
+    compared = evaluate.report(p, weights(p), 0).compared
+    for distances, labels in beside.distances(compared).values():
+        assert labels.tolist() == [3, 3, 3, 5, 5, 5] and len(distances) == 6
