@@ -11,7 +11,25 @@ from typing import Any
 import jax
 
 Array = jax.Array
-Cond = Mapping[str, Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ImageSet:
+    """For each row a few images of one class, in no order: what few-shot generation is conditioned on.
+
+    Attributes:
+      images: [b n h w c]; in a Batch as the target is, u8 in [0, 255] or latents; for a net what a codec made of them.
+      valid: bool[b n], False on places that hold no member; what stands there changes nothing.
+      keys: [b] typed keys of a context that is drawn at random; None where it is to be its most probable value.
+    """
+
+    images: Array
+    valid: Array
+    keys: Array | None = None
+
+
+Cond = Mapping[str, Array | ImageSet]
 
 
 @jax.tree_util.register_dataclass
@@ -21,7 +39,7 @@ class Batch:
 
     Attributes:
       x: [b h w c], uint8 images in [0, 255] or float arrays that a codec made.
-      cond: one array per condition, [b ...] each (``{"label": i32[b]}``).
+      cond: one value per condition, [b ...] each (``{"label": i32[b], "set": ImageSet}``).
       id: i32[b], the example's index in its split.
       valid: bool[b], False on rows that only fill the compiled shape.
     """

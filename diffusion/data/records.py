@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -64,6 +64,8 @@ class Dataset:
       image_shape: (h, w, c) shared by all records, None when it is not known to be.
       open: split name -> Records, the same object on every call; ConfigError on an unknown split.
       latent: records hold what a codec made, f32 and unbounded, in place of u8 images.
+      class_splits: disjoint parts of the labels by name ("train", "val", "test"), where the set is published so;
+        {} where it is not. Records are split apart from that: a class has some in "train" and some in "test".
     """
 
     name: str
@@ -72,6 +74,7 @@ class Dataset:
     image_shape: tuple[int, int, int] | None
     open: Callable[[str], Records]
     latent: bool = False
+    class_splits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
