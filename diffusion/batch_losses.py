@@ -11,14 +11,15 @@ from diffusion import keys
 from diffusion.augment import Augment, none
 from diffusion.densities import Density
 from diffusion.nets.codec import Codec
-from diffusion.nets.conditions import AUGMENT
+from diffusion.nets.conditions import AUGMENT, SET
 from diffusion.nets.model import Net
 from diffusion.objective import Losses, Weighting, denoising_losses
 from diffusion.process import Process
 from diffusion.samplers import per_image_normal
-from diffusion.types import Array, Batch, Cond, Frozen, Params
+from diffusion.target import expand
+from diffusion.types import Array, Batch, Cond, Frozen, ImageSet, Params
 
-AUGMENT_FOLD = 1_000  # folded into a step's key, away from its parts by `split`
+AUGMENT_FOLD, CONTEXT_FOLD = 1_000, 1_001  # folded into a step's key, away from its parts by `split`
 
 Sums = Mapping[str, tuple[Array, Array]]  # name -> (sum, count)
 
@@ -53,7 +54,7 @@ def batch_losses(
     n_valid: Array,
     drop: bool,
     density: Any = None,
-) -> Losses:
+) -> tuple[Losses, Mapping[str, Array]]:
     """The loss of each row, drawn for its slot of the global batch.
 
     Args:
@@ -63,6 +64,9 @@ def batch_losses(
       n_valid: i32[], valid rows of the global batch.
       drop: whether conditions and activations are dropped and images augmented, as in training.
       density: what the density of t has learned; its state at the start where it is not given.
+
+    Returns:
+      The losses with what the net's conditions add to them, and those penalties by name, f32[b] each.
     """
     t_key, eps_key, null_key, net_key = jax.random.split(key, 4)
     x0 = d.codec.encode(frozen, batch.x)
@@ -72,8 +76,10 @@ def batch_losses(
     t, density_weight = d.density.draw(d.density.init() if density is None else density, t_key, slot, n_valid)
     null = _nulls(d, keys.per_slot(null_key, slot)) if drop else _no_nulls(d, slot)
     net_keys = keys.per_slot(net_key, slot) if drop else None
-    x0, cond = _augmented(d, x0, batch.cond, key, slot) if drop else (x0, batch.cond)
-    return denoising_losses(
+    cond = in_net_units(d.codec, frozen, batch.cond, keys.per_slot(jax.random.fold_in(key, CONTEXT_FOLD), slot), drop)
+    x0, cond = _augmented(d, x0, cond, key, slot) if drop else (x0, cond)
+    cond, penalties = d.net.encode(params, cond, d.process.c_noise(t))
+    losses = denoising_losses(
         d.process,
         d.weighting,
         lambda x, c_noise: d.net.apply(params, x, c_noise, cond, null, net_keys),
@@ -84,6 +90,25 @@ def batch_losses(
         density_weight=density_weight,
         params=params,
     )
+    return losses._replace(loss=sum(penalties.values(), losses.loss)), penalties
+
+
+def in_net_units(codec: Codec, frozen: Frozen, cond: Cond, keys: Array, random: bool) -> Cond:
+    """Sets of images as the codec makes them, as it does with the images that are learned.
+
+    Args:
+      keys: [b] typed, of each row's set.
+      random: whether a context that is a distribution is drawn from it.
+    """
+
+    def encoded(value: Any) -> Any:
+        if not isinstance(value, ImageSet):
+            return value
+        b, n, *shape = value.images.shape
+        images = codec.encode(frozen, value.images.reshape(b * n, *shape))
+        return ImageSet(images.reshape(b, n, *images.shape[1:]), value.valid, keys if random else None)
+
+    return {name: encoded(value) for name, value in cond.items()}
 
 
 def _augmented(d: Diffusion, x0: Array, cond: Cond, key: Array, slot: Array) -> tuple[Array, Cond]:
@@ -108,15 +133,46 @@ def _no_nulls(d: Diffusion, slot: Array) -> dict[str, Array]:
     return {name: jnp.zeros(slot.shape, bool) for name in d.net.conditions}
 
 
-def loss_sums(process: Process, losses: Losses, valid: Array, name: str) -> Sums:
-    """(sum, count) over valid rows, of all and by quarter of t."""
+def loss_sums(
+    process: Process, losses: Losses, valid: Array, name: str, penalties: Mapping[str, Array] | None = None
+) -> Sums:
+    """(sum, count) over valid rows, of all and by quarter of t, and of the penalties within."""
     loss = jnp.where(valid, losses.loss, 0.0)
     quarter = jnp.minimum((process.schedule.progress(losses.t) * 4).astype(jnp.int32), 3)
     sums = {name: (jnp.sum(loss), jnp.sum(valid).astype(jnp.float32))}
     for q in range(4):
         inside = valid & (quarter == q)
         sums[f"{name}/q{q}"] = (jnp.sum(jnp.where(inside, loss, 0.0)), jnp.sum(inside).astype(jnp.float32))
+    for part, penalty in (penalties or {}).items():
+        sums[f"{name}/{part}"] = (jnp.sum(jnp.where(valid, penalty, 0.0)), sums[name][1])
     return sums
+
+
+def context_share(
+    d: Diffusion, params: Params, frozen: Frozen, batch: Batch, key: Array, slot: Array, n_valid: Array
+) -> tuple[Array, Array]:
+    """How much the net's answer owes to its sets: squares of (answer - answer without set) and of the answer, f32[b].
+
+    Times and noise are those of `batch_losses` without ``drop``. The ratio of the sums is 0 where sets are ignored.
+    """
+    t_key, eps_key, *_ = jax.random.split(key, 4)
+    x0 = d.codec.encode(frozen, batch.x)
+    eps_keys = keys.per_slot(eps_key, slot)
+    third = d.process.target.third
+    t, _ = d.density.draw(d.density.init(), t_key, slot, n_valid)
+    k = third.draw(per_image_normal(eps_keys, 1, x0.shape[1:])) if third else None
+    x_t = d.process.perturb(x0, per_image_normal(eps_keys, 0, x0.shape[1:]), t, k)
+    x, c_noise = expand(d.process.c_in(t), x_t) * x_t, d.process.c_noise(t)
+    cond, _ = d.net.encode(params, in_net_units(d.codec, frozen, batch.cond, eps_keys, random=False), c_noise)
+    none = _no_nulls(d, slot)
+    answers = [
+        d.net.apply(params, x, c_noise, cond, none | {SET: jnp.full(slot.shape, null)}) for null in (False, True)
+    ]
+    return _squares(answers[0] - answers[1]), _squares(answers[0])
+
+
+def _squares(a: Array) -> Array:
+    return jnp.sum(jnp.square(a.astype(jnp.float32)), axis=tuple(range(1, a.ndim)))
 
 
 def fill(batch: Batch) -> Batch:
@@ -127,4 +183,4 @@ def fill(batch: Batch) -> Batch:
         valid = batch.valid.reshape(batch.valid.shape + (1,) * (a.ndim - 1))
         return jnp.where(valid, a, jnp.where(batch.valid[first], a[first], jnp.zeros_like(a[first]))[None])
 
-    return replace(batch, x=filled(batch.x), cond={name: filled(a) for name, a in batch.cond.items()})
+    return replace(batch, x=filled(batch.x), cond=jax.tree.map(filled, batch.cond))

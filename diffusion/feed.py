@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import jax
 
+from diffusion.data.episodes import check_classes
 from diffusion.data.loader import Loader, make_loader, one_epoch, prefetch_to_device
 from diffusion.data.records import LeaveOut
 from diffusion.data.skipped import Skipped
@@ -14,16 +15,20 @@ from diffusion.program import Program
 from diffusion.types import Batch
 
 
-def loader(program: Program, split: str, *, training: bool, batch_size: int = 0) -> Loader:
+def loader(program: Program, split: str, *, training: bool, batch_size: int = 0, sets: bool = True) -> Loader:
     """Shuffled and augmented for training; in order, as they are, for everything else.
 
     Args:
       batch_size: records at a time; that of training where 0.
+      sets: give every example its set, where the net is conditioned on sets.
     """
     batch_size = batch_size or program.loading.batch_size
     rows = program.rows if training else padded_rows(batch_size, program.mesh.size)
+    records, sets = program.dataset.open(split), program.loading.sets if sets else None
+    if sets and training:
+        check_classes(records.labels, sets, program.dataset.classes)
     return make_loader(
-        program.dataset.open(split),
+        records,
         program.transform,
         batch_size=batch_size,
         rows=rows,
@@ -34,6 +39,7 @@ def loader(program: Program, split: str, *, training: bool, batch_size: int = 0)
         threads=program.loading.threads,
         prefetch=program.loading.prefetch,
         leave_out=leave_out(program, split),
+        sets=sets,
     )
 
 
@@ -58,8 +64,9 @@ def from_step(program: Program, source: Loader, step: int) -> Iterator[Iterator[
         yield batches
 
 
-def once(program: Program, split: str, batch_size: int = 0) -> Iterator[Batch]:
-    """Every record of a split once, in order, on the mesh; ``batch_size`` as of `loader`."""
-    with contextlib.closing(one_epoch(loader(program, split, training=False, batch_size=batch_size))) as host:
+def once(program: Program, split: str, batch_size: int = 0, *, sets: bool = False) -> Iterator[Batch]:
+    """Every record of a split once, in order, on the mesh; ``batch_size`` and ``sets`` as of `loader`."""
+    source = loader(program, split, training=False, batch_size=batch_size, sets=sets)
+    with contextlib.closing(one_epoch(source)) as host:
         for batch in host:
             yield put_rows(program.mesh, batch)

@@ -16,7 +16,7 @@ from diffusion.mesh import over_rows, replicated
 from diffusion.nets.seen import all_finite, with_layers
 from diffusion.state import TrainState
 from diffusion.steps import Given, Optimiser, Rows, gradient_of, layout, reduction_of, terms
-from diffusion.types import Array, Batch, Frozen, Params
+from diffusion.types import Array, Batch, Cond, Frozen, Params
 
 Found = Mapping[str, Any]
 
@@ -42,13 +42,20 @@ def make_inspection_step(
         (frozen, key, n_valid, density), (part, slot) = given, rows
         found: dict[str, Any] = {}
 
-        def apply(params: Params, *inputs: Any) -> Array:
-            found["input"] = all_finite(inputs)
-            answer, found["layers"] = with_layers(diffusion.net.apply, params, *inputs)
+        def encode(params: Params, cond: Cond, c_noise: Array) -> Any:
+            found["input"] = all_finite((cond, c_noise))
+            answer, found["layers"] = with_layers(diffusion.net.encode, params, cond, c_noise)
             return answer
 
-        seen = replace(diffusion, net=replace(diffusion.net, apply=apply))
-        losses = batch_losses(seen, params, frozen, part, key, slot, n_valid, drop=True, density=density).loss
+        def apply(params: Params, x: Array, *inputs: Any) -> Array:
+            found["input"] &= all_finite(x)
+            answer, layers = with_layers(diffusion.net.apply, params, x, *inputs)
+            found["layers"] |= layers
+            return answer
+
+        seen = replace(diffusion, net=replace(diffusion.net, encode=encode, apply=apply))
+        losses, _ = batch_losses(seen, params, frozen, part, key, slot, n_valid, drop=True, density=density)
+        losses = losses.loss
         total = jnp.sum(jnp.where(part.valid, losses, 0.0))
         found["loss"] = jnp.isfinite(total)
         bad = jax.tree.map(lambda finite: 1 - finite.astype(jnp.int32), found)  # parts of a batch add up

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from diffusion import settings
 from diffusion.batch_losses import Diffusion
+from diffusion.data.episodes import Sets
 from diffusion.data.records import Dataset
 from diffusion.data.transforms import Transform
 from diffusion.extractors import Extractor, Given
@@ -23,13 +25,14 @@ CLASS_CONDITION = "label"  # the name of the class in Batch.cond
 
 @dataclass(frozen=True)
 class Loading:
-    """How batches are read: see ``data`` in configs/default.py."""
+    """How batches are read: see ``data`` in configs/default.py; ``sets`` where the net is conditioned on them."""
 
     batch_size: int
     threads: int
     prefetch: int
     on_error: str
     max_skipped: int
+    sets: Sets | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +86,11 @@ class Program:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.dataset.sizes["train"] // self.loading.batch_size)
+        split, sets = self.dataset.train_split, self.loading.sets
+        examples = self.dataset.sizes[split]
+        if sets and sets.targets:
+            examples = sets.targets_of(np.unique(self.dataset.open(split).labels, return_counts=True)[1])
+        return -(-examples // self.loading.batch_size)
 
 
 def abstract_params(program: Program) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from diffusion.batch_losses import Diffusion
+from diffusion.batch_losses import Diffusion, in_net_units
 from diffusion.guidance import Correction, cfg, compose, interval, known_pixels, rescale, spherical
 from diffusion.mesh import as_given, gathered, over_rows, replicated
 from diffusion.nets.model import Net
@@ -17,7 +17,8 @@ from diffusion.process import Process
 from diffusion.samplers import Rule, per_image_normal, sample
 from diffusion.types import Array, Cond, Denoiser, Frozen, Params
 
-THIRD_STREAM = 2**31  # of an image's key: 0 is its first noise, and the steps count up from 1
+# Of an image's key: 0 is its first noise, and the steps count up from 1.
+THIRD_STREAM, CONTEXT_STREAM = 2**31, 2**31 + 1
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def make_sample_step(
     def sample_step(params: Params, held: Held, image_keys: Array, cond: Cond, given: Given) -> Array:
         ts, params = sampling.times()[first:], gathered(mesh, params)
         held = held._replace(weaker=gathered(mesh, held.weaker))
+        context_keys = jax.vmap(lambda key: jax.random.fold_in(key, CONTEXT_STREAM))(image_keys)
+        cond = in_net_units(codec, held.codec, cond, context_keys, random=True)
         denoise = _guided(diffusion, sampling.guidance, params, held, cond, image_keys.shape[0])
         denoise = sampling.threshold(denoise)
         noise = _initial_noise(image_keys, given, shape)
@@ -125,13 +128,16 @@ def make_sample_step(
 
 
 def _guided(d: Diffusion, g: Guidance, params: Params, held: Held, cond: Cond, b: int) -> Denoiser:
+    encoded, _ = d.net.encode(params, cond, None)  # once for all steps
+
     def own(*dropped: str) -> Denoiser:
         nulls = {name: jnp.full(b, name in dropped) for name in d.net.conditions}
-        return d.process.denoiser(lambda x, c_noise: d.net.apply(params, x, c_noise, cond, nulls))
+        return d.process.denoiser(lambda x, c_noise: d.net.apply(params, x, c_noise, encoded, nulls))
 
     def weaker() -> Denoiser:
-        nulls = {name: jnp.zeros(b, bool) for name in g.weaker.net.conditions}
-        return g.weaker.process.denoiser(lambda x, c_noise: g.weaker.net.apply(held.weaker, x, c_noise, cond, nulls))
+        net, nulls = g.weaker.net, {name: jnp.zeros(b, bool) for name in g.weaker.net.conditions}
+        theirs, _ = net.encode(held.weaker, cond, None)
+        return g.weaker.process.denoiser(lambda x, c_noise: net.apply(held.weaker, x, c_noise, theirs, nulls))
 
     corrections = g.corrections(d.process)
     if g.scales:

@@ -11,8 +11,9 @@ import optax
 from jax.sharding import Mesh
 
 from diffusion import ema, keys, optim, reduction
-from diffusion.batch_losses import Diffusion, Sums, batch_losses, fill, loss_sums
+from diffusion.batch_losses import Diffusion, Sums, batch_losses, context_share, fill, loss_sums
 from diffusion.mesh import as_given, gathered, over_rows, replicated, scattered, sharded
+from diffusion.nets.conditions import SET
 from diffusion.state import TrainState, run_key
 from diffusion.types import Array, Batch, Frozen, Params
 
@@ -109,8 +110,10 @@ def make_train_step(
 
     def mean_loss(params: Params, given: Given, rows: Rows) -> tuple[Array, tuple[Sums, PerRow]]:
         (frozen, key, n_valid, density), (part, slot) = given, rows
-        losses = batch_losses(diffusion, params, frozen, part, key, slot, n_valid, drop=True, density=density)
-        sums = loss_sums(diffusion.process, losses, part.valid, "train/loss")
+        losses, penalties = batch_losses(
+            diffusion, params, frozen, part, key, slot, n_valid, drop=True, density=density
+        )
+        sums = loss_sums(diffusion.process, losses, part.valid, "train/loss", penalties)
         bad_rows = part.valid & ~jnp.isfinite(losses.loss)
         return sums["train/loss"][0] / n_valid, (sums, PerRow(bad_rows, losses.t, losses.plain))
 
@@ -202,14 +205,21 @@ def _healthy(suspect: Suspect, max_loss: float) -> Array:
 def make_validation_step(diffusion: Diffusion, mesh: Mesh, examples: int) -> Callable[..., Sums]:
     """(params, frozen, batch, key) -> {name: (sum, count)} of the loss on fixed (example, t, noise).
 
+    Where the net sees sets, ``context_share`` too: what share of its answer's square goes with them (`context_share`).
+
     Args:
       examples: how many the whole split holds, for stratified times.
     """
 
     def validation_step(params: Params, frozen: Frozen, batch: Batch, key: Array) -> Sums:
         slot, params = jnp.maximum(batch.id, 0), gathered(mesh, params)
-        losses = batch_losses(diffusion, params, frozen, fill(batch), key, slot, jnp.asarray(examples), drop=False)
-        return loss_sums(diffusion.process, losses, batch.valid, "loss")
+        given = (diffusion, params, frozen, fill(batch), key, slot, jnp.asarray(examples))
+        losses, penalties = batch_losses(*given, drop=False)
+        sums = loss_sums(diffusion.process, losses, batch.valid, "loss", penalties)
+        if SET in diffusion.net.conditions:
+            moved, whole = (jnp.sum(jnp.where(batch.valid, a, 0.0)) for a in context_share(*given))
+            sums["context_share"] = (moved, whole)
+        return sums
 
     rows, whole = over_rows(mesh), replicated(mesh)
     return jax.jit(validation_step, in_shardings=(as_given(mesh), whole, rows, whole), out_shardings=whole)

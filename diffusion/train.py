@@ -273,7 +273,7 @@ def _prepare(program: Program) -> Loader:
     """What can be found wrong is found before step 0: data, extractor, metrics."""
     runs.check_workdir(program)
     try:
-        source = feed.loader(program, "train", training=True)
+        source = feed.loader(program, program.dataset.train_split, training=True)
         source.batch(0)
         if program.eval.metrics:
             evaluate.check(program)

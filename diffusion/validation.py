@@ -19,19 +19,35 @@ def validation(
 ) -> dict[str, float | None]:
     """The loss of each of ``weights`` (``val/loss``, ``val/loss_raw``) and its quarters of t on the test split.
 
-    The example, its t and its noise are fixed, and the same for all weights.
+    The example, its t and its noise are fixed, and the same for all weights. Where some classes are never trained on,
+    the loss is that of the classes that are, and ``val/loss_out`` that of the others.
     """
+    return {
+        name: value
+        for ending, split in program.dataset.validation_splits.items()
+        for name, value in _on_split(program, split, {n + ending: w for n, w in weights.items()}, between).items()
+    }
+
+
+def _on_split(
+    program: Program, split: str, weights: Mapping[str, Params], between: Callable[[], None]
+) -> dict[str, float | None]:
     key, frozen = keys.stream(program.seed, "validate"), program.diffusion.codec.frozen
-    step, total = _step(program), None
-    for batch in feed.once(program, "test"):
+    step, total = _step(program, split), None
+    for batch in feed.once(program, split, sets=True):
         between()
         found = {name: jax.device_get(step(params, frozen, batch, key)) for name, params in weights.items()}
-        sums = {name + part.removeprefix("loss"): pair for name, sums in found.items() for part, pair in sums.items()}
+        sums = {_name(name, part): pair for name, sums in found.items() for part, pair in sums.items()}
         sums = jax.tree.map(np.float64, sums)
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     return divide(total)
 
 
+def _name(name: str, part: str) -> str:
+    """val/loss_raw/q0 of (val/loss_raw, loss/q0), val/context_share_raw of (val/loss_raw, context_share)."""
+    return name + part.removeprefix("loss") if part.startswith("loss") else name.replace("loss", part)
+
+
 @functools.cache
-def _step(program: Program) -> Any:
-    return make_validation_step(program.diffusion, program.mesh, program.dataset.sizes["test"])
+def _step(program: Program, split: str) -> Any:
+    return make_validation_step(program.diffusion, program.mesh, program.dataset.sizes[split])

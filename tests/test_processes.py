@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import main_jax
-from diffusion.data.loader import _shuffled
+from diffusion.data.order import permuted
 from tests.tiny import TINY, log, state_print
 from tests.tiny import arguments as tiny
 from tests.two_processes import copied, local
@@ -84,7 +84,7 @@ def test_each_process_reads_its_own_rows_of_every_batch(two, reads):
     for step in range(3):
         mine = [np.load(reads / f"{process}_{step}.npy") for process in (0, 1)]
         window = slice(step * TINY["data.batch_size"], (step + 1) * TINY["data.batch_size"])
-        wanted = _shuffled(1438, 0, 0)[window]
+        wanted = permuted(1438, 0, 0, 0)[window]
         np.testing.assert_array_equal(np.concatenate(mine), wanted)
         assert len(mine[0]) == 256 and len(mine[1]) == len(wanted) - 256
 

@@ -10,23 +10,25 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.data.episodes import Episodes, Sets
+from diffusion.data.order import Order, Plain, uniforms
 from diffusion.data.records import LeaveOut, Record, Records
-from diffusion.data.transforms import Transform
+from diffusion.data.transforms import Transform, turned
 from diffusion.errors import ConfigError, DataError
-from diffusion.types import Batch
+from diffusion.types import Batch, ImageSet
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
     """This process's rows of every global batch; made by ``make_loader``.
 
-    Step s is batch s mod ``steps_per_epoch`` of epoch s // ``steps_per_epoch``. Every record is in exactly
-    one batch of an epoch, and no batch holds records of two epochs.
+    Step s is batch s mod ``steps_per_epoch`` of epoch s // ``steps_per_epoch``. Every record is an example of exactly
+    one batch of an epoch (with sets of which only some are targets: those), and no batch holds two epochs.
     """
 
     records: Records
     transform: Transform
-    batch_size: int
+    order: Order
     rows: int
     seed: int
     shuffle: bool
@@ -38,16 +40,14 @@ class Loader:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.records) // self.batch_size)
+        return self.order.steps_per_epoch
 
     @functools.cached_property
     def identity(self) -> dict[str, int | str]:
         """What decides every batch of the run: saved with a checkpoint, compared on resume."""
         return {
             "records": len(self.records),
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-            "shuffle": int(self.shuffle),
+            **self.order.identity,
             "transform": repr(self.transform),
             "fingerprint": self.records.fingerprint,
         }
@@ -91,30 +91,47 @@ class Loader:
         return one_epoch.repeat().map_with_index(lambda step, _: self._load(step))
 
     def ids(self, step: int) -> np.ndarray:
-        """Record numbers of the global batch, i64[at most batch_size]."""
-        epoch, first = divmod(step, self.steps_per_epoch)
-        window = slice(first * self.batch_size, (first + 1) * self.batch_size)
-        n = len(self.records)
-        return _shuffled(n, self.seed, epoch)[window] if self.shuffle else np.arange(n)[window]
+        """Record numbers of the global batch's examples, i64[at most the batch size]."""
+        return self.order.rows(step).ids
 
     def _load(self, step: int) -> Batch:
-        ids = self.ids(step)
+        ids, members, turns = self.order.rows(step)
         local = self.rows // self.process_count
         slots = range(self.process_index * local, (self.process_index + 1) * local)
         draws = self.transform.draws if self.shuffle else 0
-        uniforms = _uniforms(self.seed, step, len(ids), draws) if draws else [None] * len(ids)
-        read = functools.cache(lambda slot: self._read(int(ids[slot]), uniforms[slot]))
+        augmented = uniforms(len(ids) * draws, self.seed, 1, step).reshape(-1, draws) if draws else [None] * len(ids)
+        read = functools.cache(lambda slot: self._read(int(ids[slot]), augmented[slot]))
         mine = [read(slot) if slot < len(ids) else None for slot in slots]
         valid = [example is not None for example in mine]
         filler = None if all(valid) else next(filter(None, map(read, range(len(ids)))), None) or self._first_readable
         filled = [example or filler for example in mine]
-        label = np.array([example.label for example in filled], np.int32)
+        x = np.stack([example.image for example in filled])
+        cond = {"label": np.array([example.label for example in filled], np.int32)} if self.records.labelled else {}
+        if members is not None:
+            here = [min(slot, len(ids) - 1) for slot in slots]
+            cond["set"] = self._sets(members[here], turns[here])
+            x = np.stack([turned(image, turn) for image, turn in zip(x, turns[here], strict=True)])
         return Batch(
-            x=np.stack([example.image for example in filled]),
-            cond={"label": label} if self.records.labelled else {},
+            x=x,
+            cond=cond,
             id=np.array([ids[s] if ok else -1 for s, ok in zip(slots, valid, strict=True)], np.int32),
             valid=np.array(valid),
         )
+
+    def _sets(self, members: np.ndarray, turns: np.ndarray) -> ImageSet:
+        """The sets i64[b n] as they are, without augmentation; a member that cannot be read is left out."""
+        read = functools.cache(self._read)
+        found = [[read(i) if i >= 0 else None for i in row] for row in members.tolist()]
+        images = np.zeros((*members.shape, *self.transform.shape), self._dtype)
+        for row, records in enumerate(found):
+            for place, record in enumerate(records):
+                if record is not None:
+                    images[row, place] = turned(record.image, turns[row])
+        return ImageSet(images, np.array([[record is not None for record in row] for row in found], bool))
+
+    @functools.cached_property
+    def _dtype(self) -> np.dtype:
+        return self._first_readable.image.dtype
 
     def _read(self, i: int, uniforms: np.ndarray | None = None) -> Record | None:
         return read(self.records, self.transform, i, uniforms, self.leave_out)
@@ -162,6 +179,7 @@ def make_loader(
     threads: int = 4,
     prefetch: int = 8,
     leave_out: LeaveOut | None = None,
+    sets: Sets | None = None,
 ) -> Loader:
     """A loader of ``records``.
 
@@ -177,6 +195,7 @@ def make_loader(
       prefetch: batches read ahead on the host.
       leave_out: told of a record that cannot be read each time it is met (from several threads); its row is
         then padding. None: such a record is an error.
+      sets: give every example a set of its class, under "set" of the conditions.
     Raises:
       ConfigError: a value out of range. DataError: no records.
     """
@@ -188,10 +207,13 @@ def make_loader(
         raise ValueError(f"{rows=} must hold {batch_size=} and divide by {process_count=} > {process_index=}")
     if len(records) == 0:
         raise DataError("the split holds no records")
+    if sets is None:
+        order = Plain(len(records), batch_size, seed, shuffle)
+    else:
+        order = Episodes(records.labels, batch_size, seed, shuffle, sets)
     return Loader(
-        records, transform, batch_size, rows, seed, shuffle, process_index, process_count, threads, prefetch,
-        leave_out,
-    )  # fmt: skip
+        records, transform, order, rows, seed, shuffle, process_index, process_count, threads, prefetch, leave_out
+    )
 
 
 def one_epoch(loader: Loader) -> Generator[Batch, None, None]:
@@ -222,22 +244,3 @@ def prefetch_to_device(
             yield ready
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@functools.lru_cache(maxsize=4)
-def _shuffled(n: int, seed: int, epoch: int) -> np.ndarray:
-    """Order of an epoch, i64[n]; from raw words, so no version of a library changes a resumed run's order.
-
-    Grain's own shuffle needs no memory, but takes up to 50 us a record on small sets: more than reading them.
-    """
-    words = _stream(seed, 0, epoch).random_raw(n)
-    return np.argsort(words, kind="stable")
-
-
-def _uniforms(seed: int, step: int, n: int, draws: int) -> np.ndarray:
-    """f64[n draws] in [0, 1): a row for each slot of the global batch, whichever process loads it."""
-    return (_stream(seed, 1, step).random_raw((n, draws)) >> 11) * 2.0**-53
-
-
-def _stream(seed: int, purpose: int, index: int) -> np.random.PCG64:
-    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose, index)))

@@ -66,6 +66,8 @@ class Dataset:
       latent: records hold what a codec made, f32 and unbounded, in place of u8 images.
       class_splits: disjoint parts of the labels by name ("train", "val", "test"), where the set is published so;
         {} where it is not. Records are split apart from that: a class has some in "train" and some in "test".
+      seen, unseen: labels that are trained on and labels that are kept for testing, () where all are trained on. With
+        them there are the splits "train_seen", "test_seen" and "test_unseen" (`class_split.restricted`).
     """
 
     name: str
@@ -75,6 +77,18 @@ class Dataset:
     open: Callable[[str], Records]
     latent: bool = False
     class_splits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    seen: tuple[int, ...] = ()
+    unseen: tuple[int, ...] = ()
+
+    @property
+    def train_split(self) -> str:
+        """The split that is trained on; all others are open to evaluation."""
+        return "train_seen" if self.seen else "train"
+
+    @property
+    def validation_splits(self) -> dict[str, str]:
+        """{"": the split of the validation loss, "_out": that of classes never trained on, where there are such}."""
+        return {"": "test_seen", "_out": "test_unseen"} if self.seen else {"": "test"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,6 +43,13 @@ def flip(image: np.ndarray, u: float) -> np.ndarray:
     return image[:, ::-1] if u < 0.5 else image
 
 
+def turned(image: np.ndarray, symmetry: int) -> np.ndarray:
+    """[h h c] in one of the square's 8 symmetries: so many quarter turns, and above 3 mirrored before; 0 as it is."""
+    if symmetry == 0:
+        return image
+    return np.rot90(image[:, ::-1] if symmetry > 3 else image, symmetry % 4)
+
+
 @dataclass(frozen=True)
 class Transform:
     """Record's image -> example's image. Its repr is its identity.

@@ -9,6 +9,7 @@ from diffusion.nets.layers import Dense
 from diffusion.types import Array, Ports
 
 AUGMENT = "augment"  # the name of the numbers of `diffusion.augment` in a Cond
+SET = "set"  # the name of an ImageSet in a Cond
 
 
 class Label(nn.Module):
@@ -16,9 +17,13 @@ class Label(nn.Module):
 
     classes: int
     d: int
+    timed = False
+
+    def encode(self, label: Array, c_noise: Array | None) -> Array:
+        return label
 
     @nn.compact
-    def __call__(self, label: Array, null: Array) -> Ports:
+    def __call__(self, label: Array, null: Array, c_noise: Array | None = None) -> Ports:
         """label i32[b] in [0, k), null bool[b] -> Ports(vec=[b d])."""
         table = nn.Embed(self.classes + 1, self.d, embedding_init=nn.initializers.ones_init(), name="table")
         return Ports(vec=table(jnp.where(null, self.classes, label)))

@@ -1,7 +1,8 @@
 """A backbone with its conditioners, and the way out of Linen: a pure ``init`` and ``apply``."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,16 @@ class Model(nn.Module):
     augment: AugmentLabel | None = None
 
     def __call__(self, x: Array, c_noise: Array, cond: Cond, null: Mapping[str, Array], keys: Array | None) -> Array:
-        ports = merge([self.conditioners[name](cond[name], null[name]) for name in sorted(self.conditioners)])
+        ports = merge([self.conditioners[name](cond[name], null[name], c_noise) for name in sorted(self.conditioners)])
         if self.augment is not None:
             label = cond[AUGMENT] if AUGMENT in cond else jnp.zeros((x.shape[0], self.augment.numbers))
             ports = self.augment(label, ports)
         return self.backbone(x, c_noise, ports, keys)
+
+    def encode(self, cond: Cond, c_noise: Array | None) -> dict[str, Any]:
+        """What of the conditions can be worked out before the backbone is called; with no ``c_noise``, at no time."""
+        ready = [name for name, one in self.conditioners.items() if c_noise is not None or not one.timed]
+        return {**cond, **{name: self.conditioners[name].encode(cond[name], c_noise) for name in ready}}
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,18 @@ class Net:
       shape: (h, w, c) of one input.
       conditions: names of the conditions it reads from a batch, in order; the numbers of an augmentation are none of
         them: ``cond`` may hold them as "augment", and they are zeros where it does not.
+      encode: (params, cond, c_noise f32[b] or None) -> (cond, penalties {name: f32[b]}). ``apply`` takes conditions
+        encoded or not; encoded once they need not be read at every step of a sampler. Those that depend on the time
+        are left as they are where there is none. Penalties are terms of the training loss.
+      example: one row of every condition, [1 ...], for shapes and dtypes.
     """
 
     init: Callable[[Array], Params]
     apply: Callable[..., Array]
     shape: tuple[int, int, int]
     conditions: tuple[str, ...]
+    encode: Callable[..., tuple[Cond, dict[str, Array]]] = lambda params, cond, c_noise: (cond, {})
+    example: Cond = field(default_factory=dict)
 
 
 def make_net(
@@ -58,17 +70,22 @@ def make_net(
     """
     model = Model(backbone, dict(conditioners), augment)
     names = tuple(sorted(conditioners))
+    example = {name: cond[name] for name in names}
 
     def init(key: Array) -> Params:
         null = {name: jnp.zeros(1, bool) for name in names}
         x = jnp.zeros((1, *shape))
-        declared = model.init(key, x, jnp.zeros(1), {name: cond[name] for name in names}, null, None)["params"]
+        declared = model.init(key, x, jnp.zeros(1), example, null, None)["params"]
         return _draw(declared, key)
 
     def apply(params, x, c_noise, cond, null, keys=None):
         return model.apply({"params": params}, x, c_noise, cond, null, keys)
 
-    return Net(jax.jit(init), apply, shape, names)
+    def encode(params, cond, c_noise):
+        cond, sown = model.apply({"params": params}, cond, c_noise, method="encode", mutable=["penalty"])
+        return cond, {path[-1].key: value for path, value in jax.tree_util.tree_leaves_with_path(sown)}
+
+    return Net(jax.jit(init), apply, shape, names, encode, example)
 
 
 def _draw(declared: Params, key: Array) -> Params:
