@@ -1,10 +1,11 @@
 """What ``--mode=sample`` is asked to draw: which images, what they start from, and what lies between two of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from diffusion.data.support import Support
 from diffusion.errors import ConfigError
 from diffusion.plan import indices
 from diffusion.program import Program
@@ -20,6 +21,7 @@ class Drawing:
       given: what they start from beside their noise, see `sample_step.Given`.
       first: of the grid's times to start at.
       trajectory: whether the way there is wanted too.
+      support: the sets that they are conditioned on, where a person gives them.
     """
 
     label: np.ndarray
@@ -27,19 +29,20 @@ class Drawing:
     given: Mapping[str, np.ndarray] = field(default_factory=dict)
     first: int = 0
     trajectory: bool = False
+    support: Support | None = None
 
 
-def asked_drawing(program: Program, label: np.ndarray) -> Drawing:
-    """The images that ``sample`` asks for, of the classes ``label`` i[n].
+def asked_drawing(program: Program, label: np.ndarray, support: Support | None = None) -> Drawing:
+    """The images that ``sample`` asks for, of the classes ``label`` i[n] or of ``support``.
 
     Raises:
       ConfigError: ``sample.start``, ``t0``, ``mask`` or ``interpolate`` cannot be had.
     """
     s, index = program.sample, indices(label)
     if s.interpolate:
-        return _between(program, label, index)
+        return replace(_between(program, label, index), support=support)
     if not s.start:
-        return Drawing(label, index, trajectory=s.trajectory)
+        return Drawing(label, index, trajectory=s.trajectory, support=support)
     if program.dataset.latent:
         raise ConfigError("sample.start", f"is for images, and {program.dataset.name} holds latents: leave it empty")
     images = start_images(s.start, program.transform)
@@ -49,7 +52,7 @@ def asked_drawing(program: Program, label: np.ndarray) -> Drawing:
             raise ConfigError("sample.mask", "is for pixels; this net works on latents")
         mask = known_mask(s.mask, program.transform.shape)
         given["known"] = np.broadcast_to(mask, (len(label), *mask.shape))
-    return Drawing(label, index, given, _first_time(program, s.t0), s.trajectory)
+    return Drawing(label, index, given, _first_time(program, s.t0), s.trajectory, support)
 
 
 def _first_time(program: Program, t0: float) -> int:

@@ -1,7 +1,7 @@
-"""Sheets of images that belong to an evaluation: best and worst classes, and pairs that look like copies."""
+"""Sheets of images that belong to an evaluation: best and worst classes, sets, and pairs that look like copies."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +25,14 @@ class ClassImages:
       name: the class.
       figure: its numbers in words, "excess 2.1 ± 0.3, n 100".
       real, generated: u8[r h w c], r at least 0, of one size; a class of two images has two.
+      support: u8[r h w c], what the generated ones were conditioned on; None where they were not.
     """
 
     name: str
     figure: str
     real: np.ndarray
     generated: np.ndarray
+    support: np.ndarray | None = None
 
 
 def class_sheet(worst: Sequence[ClassImages], best: Sequence[ClassImages], columns: int = 8) -> np.ndarray:
@@ -44,12 +46,32 @@ def class_sheet(worst: Sequence[ClassImages], best: Sequence[ClassImages], colum
     Raises:
       ValueError: no class, images that are not u8[r h w 1|3], or of several sizes.
     """
-    shapes = {images.shape[1:] for one in (*worst, *best) for images in (one.real, one.generated)}
+    return _sheet({"worst": worst, "best": best}, dict.fromkeys(("real", "generated"), columns))
+
+
+def set_sheet(parts: Mapping[str, Sequence[ClassImages]], columns: Mapping[str, int]) -> np.ndarray:
+    """A row per set with its support, generated and real images side by side, below the title of its part.
+
+    Args:
+      parts: sets by title; a part without sets is left out.
+      columns: tiles of "support", "generated" and "real"; what a set has no image for stays white.
+
+    Returns:
+      u8[H W c].
+
+    Raises:
+      ValueError: as `class_sheet`.
+    """
+    return _sheet(parts, {side: columns[side] for side in ("support", "generated", "real")})
+
+
+def _sheet(parts: Mapping[str, Sequence[ClassImages]], columns: Mapping[str, int]) -> np.ndarray:
+    everything = [one for some in parts.values() for one in some]
+    shapes = {getattr(one, side).shape[1:] for one in everything for side in columns}
     if len(shapes) != 1:
         raise ValueError(f"the images of a sheet have one size [h w c]; these have {sorted(shapes) or 'no class'}")
-    parts = [(title, classes) for title, classes in (("worst", worst), ("best", best)) if classes]
-    width = 12 + max(_width(text, size) for _, some in parts for one in some for text, size in _words(one))
-    sections = [_section(title, classes, columns, math.ceil(width)) for title, classes in parts]
+    width = 12 + max(_width(text, size) for one in everything for text, size in _words(one))
+    sections = [_section(title, some, columns, math.ceil(width)) for title, some in parts.items() if some]
     return np.concatenate([sections[0], *(_above(section, GAP // 2) for section in sections[1:])])
 
 
@@ -85,17 +107,19 @@ def pair_sheet(generated: np.ndarray, nearest: np.ndarray, words: Sequence[str])
     return _written(sheet, [(2, 6, PAIR_TITLE, BLACK, HEAD)])
 
 
-def _section(title: str, classes: Sequence[ClassImages], columns: int, width: int) -> np.ndarray:
-    """The margin with names, the real block and the generated block, below a heading."""
+def _section(title: str, classes: Sequence[ClassImages], columns: Mapping[str, int], width: int) -> np.ndarray:
+    """The margin with names and a block for each side, below a heading."""
     blocks = [
-        grid(np.concatenate([_tiles(getattr(one, side), columns) for one in classes]), columns)
-        for side in ("real", "generated")
+        grid(np.concatenate([filled(getattr(one, side), n) for one in classes]), n) for side, n in columns.items()
     ]
-    tall, wide, c = blocks[0].shape
+    tall, c = blocks[0].shape[0], blocks[0].shape[2]
     margin, gap = (np.full((tall, w, c), PAPER, np.uint8) for w in (width, GAP))
-    sheet = _above(np.concatenate([margin, blocks[0], gap, blocks[1]], axis=1), HEAD + 14)
-    words = [(6, 6, title, BLACK, HEAD), (width, 8, "real", GREY, SMALL + 1)]
-    words.append((width + wide + GAP, 8, "generated", GREY, SMALL + 1))
+    words, left, parts = [(6, 6, title, BLACK, HEAD)], width, [margin]
+    for side, block in zip(columns, blocks, strict=True):
+        words.append((left, 8, side, GREY, SMALL + 1))
+        parts += [block, gap]
+        left += block.shape[1] + GAP
+    sheet = _above(np.concatenate(parts[:-1], axis=1), HEAD + 14)
     row = (tall - 2) // len(classes)
     for i, one in enumerate(classes):
         top = HEAD + 14 + i * row + row // 2 - HEAD - 1
@@ -105,7 +129,7 @@ def _section(title: str, classes: Sequence[ClassImages], columns: int, width: in
     return _written(sheet, words)
 
 
-def _tiles(images: np.ndarray, columns: int) -> np.ndarray:
+def filled(images: np.ndarray, columns: int) -> np.ndarray:
     """The first ``columns`` images, with white ones where there are fewer: u8[columns h w c]."""
     white = np.full((max(0, columns - len(images)), *images.shape[1:]), PAPER, images.dtype)
     return np.concatenate([images[:columns], white])

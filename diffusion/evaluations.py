@@ -1,21 +1,23 @@
 """Evaluations as events: every variant of a sweep, its files, its figures and its table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from diffusion import evaluate, posthoc
+from diffusion import evaluate, posthoc, supports
 from diffusion.class_figure import class_figure
 from diffusion.cluster import of_first
-from diffusion.drawn_rows import best_and_worst, suspicious_pairs
+from diffusion.drawn_rows import best_and_worst, sets_of, suspicious_pairs
 from diffusion.eval_console import announcements
 from diffusion.eval_curves import Point, points_of, sweep_figure, write_curve
 from diffusion.eval_report import write_report
+from diffusion.eval_sheets import ClassImages, filled, set_sheet
 from diffusion.eval_tables import network_of_rows, tables
 from diffusion.evaluate import Report
-from diffusion.pictures import save_png
+from diffusion.pictures import grid, save_png
 from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.types import Params
@@ -81,6 +83,9 @@ def publish(
         "images": best_and_worst(report.compared, report.scores.rows),
         "suspicious": suspicious_pairs(report.compared, report.scores.suspicious),
     }
+    sets = sets_of(report.compared)
+    if sets:
+        sheets["sets"] = set_sheet(sets, set_columns(program))
     if jax.process_index() != 0:
         return
     write_report(beside(stem, ".json"), beside(stem, "_classes.csv"), report.body, report.scores.rows)
@@ -89,7 +94,26 @@ def publish(
         save_figure(beside(stem, f"_{name}.png"), sheet)
         if sheet is not None and writers is not None:
             writers.image(step, f"eval/{name}", sheet)
+    for side, sheet in each_side(sets).items() if writers is not None else ():
+        writers.image(step, f"eval/{side}", sheet)
     say_report(program, report, head, f"{stem}_classes.csv")
+
+
+def set_columns(program: Program) -> dict[str, int]:
+    """Tiles of a row of the sheet of sets."""
+    size = program.loading.sets.size
+    return {"support": supports.places(program), "generated": size, "real": size}
+
+
+def each_side(sets: Mapping[str, Sequence[ClassImages]]) -> dict[str, np.ndarray]:
+    """The same sets as one labelled grid for each of support, generated and real, for trackers."""
+    rows = [one for some in sets.values() for one in some]
+    found = {}
+    for side in ("support", "generated", "real") if rows else ():
+        columns = max(len(getattr(one, side)) for one in rows)
+        tiles = np.concatenate([filled(getattr(one, side), columns) for one in rows])
+        found[side] = grid(tiles, columns, labels=[one.name for one in rows])
+    return found
 
 
 def stem(program: Program, step: int, variant: Variant | None = None) -> Path:

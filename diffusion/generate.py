@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import keys
+from diffusion import keys, supports
+from diffusion.data.support import Support
 from diffusion.errors import ConfigError
 from diffusion.mesh import over_rows, padded_rows, put_rows, replicated
+from diffusion.nets.conditions import SET
 from diffusion.program import CLASS_CONDITION, Program
 from diffusion.runs import weaker_weights
 from diffusion.sample_step import Held, make_sample_step
@@ -29,6 +31,7 @@ def generate(
     given: Mapping[str, np.ndarray] | None = None,
     first: int = 0,
     trajectory: bool = False,
+    support: Support | None = None,
 ) -> Iterator[tuple[np.ndarray, jax.Array]]:
     """Draw image (label[i], index[i]) for every i, a compiled batch at a time.
 
@@ -39,6 +42,7 @@ def generate(
       done: places i[r] -> whether that batch is there already and is left out.
       given: [n …] by name, see `sample_step.Given`; ``toward`` is i[n 2], the (label, index) whose key it is.
       first, trajectory: see `make_sample_step`.
+      support: the sets that the images are conditioned on; by default those of their classes, drawn by ``seed``.
 
     Yields:
       (places i[r], images u8[b h w c] on the device, of which the first r are real), every place at most once.
@@ -58,6 +62,9 @@ def generate(
         filled = np.resize(places, rows)[here]
         drawn = put_rows(program.mesh, (label[filled].astype(np.int32), index[filled].astype(np.int32)))
         cond = {CLASS_CONDITION: drawn[0]} if CLASS_CONDITION in program.diffusion.net.conditions else {}
+        if supports.needed(program):
+            sets = (support or supports.of_split(program, seed)).of(label[filled], index[filled])
+            cond[SET] = put_rows(program.mesh, sets)
         beside = {name: put_rows(program.mesh, a[filled]) for name, a in (given or {}).items()}
         if "toward" in beside:
             beside["toward"] = image_keys(base, beside["toward"][:, 0], beside["toward"][:, 1])

@@ -1,28 +1,32 @@
-"""Images that sampling starts from, and masks of the pixels that are to stay."""
+"""Images that sampling starts from or is shown, and masks of the pixels that are to stay."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
+from diffusion.data.picture_files import picture_files
 from diffusion.data.transforms import Transform
 from diffusion.errors import ConfigError, DataError
 
 
 def start_images(path: str, transform: Transform) -> np.ndarray:
-    """u8[m h w c] of a PNG, of an npz's ``images``, or of a folder's PNGs by name, each through the run's transform.
+    """u8[m h w c] of an image, an npz's ``images`` or a folder's images by name, each through the run's transform.
 
     Raises:
       ConfigError: no image there, one that cannot be read, or one that does not fit the run.
     """
-    try:
-        found = [_fitted(name, image, transform) for name, image in _read(Path(path))]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError("sample.start", f"{path} cannot be read: {error}") from error
-    if not found:
-        raise ConfigError("sample.start", f"{path} holds no PNG")
-    return np.stack(found)
+    return np.stack([_fitted(name, image, transform) for name, image in _read("sample.start", path)])
+
+
+def support_images(path: str, transform: Transform) -> np.ndarray:
+    """u8[m h w c] of what stands there, of any size and mode: the short side is resized, the centre cropped.
+
+    Raises:
+      ConfigError: no image there, or one that cannot be read.
+    """
+    fitting = replace(transform, resize=True)
+    return np.stack([fitting(image, None) for _, image in _read("sample.support", path)])
 
 
 def known_mask(path: str, shape: tuple[int, int, int]) -> np.ndarray:
@@ -41,18 +45,11 @@ def known_mask(path: str, shape: tuple[int, int, int]) -> np.ndarray:
     return mask[:, :, None] >= 128
 
 
-def _read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    if path.suffix == ".npz":
-        with np.load(path) as arrays:
-            images = arrays["images"]
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-            raise ValueError(f"images are {images.dtype}{list(images.shape)}, not uint8 [m h w 1|3]")
-        yield from ((f"{path}[{i}]", image) for i, image in enumerate(images))
-        return
-    for file in sorted(path.glob("*.png")) if path.is_dir() else [path]:
-        image = Image.open(file)
-        pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-        yield str(file), pixels if pixels.ndim == 3 else pixels[:, :, None]
+def _read(field: str, path: str) -> list[tuple[str, np.ndarray]]:
+    try:
+        return picture_files(path)
+    except DataError as error:
+        raise ConfigError(field, str(error)) from error
 
 
 def _fitted(name: str, image: np.ndarray, transform: Transform) -> np.ndarray:

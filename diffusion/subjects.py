@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import runs
+from diffusion import runs, supports
+from diffusion.data.support import Support
 from diffusion.errors import ConfigError
 from diffusion.generate import generate, images
 from diffusion.given_images import GivenImages
@@ -32,6 +33,7 @@ class Subject:
       prompts: (label, index) -> texts [n]; None without any. ``about_prompts`` says where they are from.
       truths: (label, index) -> i[n], the record of the reference split that each stands for; None where unknown.
       labelled: whether the images have classes; those without are compared as one set, whatever the data set has.
+      support: the sets that they are conditioned on; None where they are not.
     """
 
     about: dict[str, Any]
@@ -42,6 +44,7 @@ class Subject:
     about_prompts: str = ""
     truths: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     labelled: bool = True
+    support: Support | None = None
 
 
 def drawn(program: Program, params: Params, average: str) -> Subject:
@@ -62,14 +65,16 @@ def drawn(program: Program, params: Params, average: str) -> Subject:
     return Subject(
         about={
             "weights": weights,
-            "config": {name: program.config[name] for name in ("process", "codec", "net", "cond")},
+            "config": {name: program.config[name] for name in ("process", "codec", "net", "cond", "context")},
             "sampler": sampler,
+            **supports.about(program),
         },
         have=None,
         stream=stream,
         pictures=pictures,
         prompts=prompts_of_classes(program),
         about_prompts=_template(program),
+        support=supports.of_split(program, program.eval.seed) if supports.needed(program) else None,
     )
 
 

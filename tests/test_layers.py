@@ -24,7 +24,7 @@ LAYERS = (
     given_images reference_statistics tokeniser""",
     "program",
     "build",
-    """generate evaluate feed runs drawing networks reference subjects compared variants validation evaluations
+    """generate evaluate feed runs supports drawing networks reference subjects compared variants validation evaluations
     drawn_rows beside metric_needs""",
     "train modes describe bench signals events bad_steps logbook",
     "main_jax",

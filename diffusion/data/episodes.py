@@ -122,6 +122,6 @@ def check_classes(labels: np.ndarray, sets: Sets, names: Sequence[str]) -> None:
     alone = [names[c] for c in found[counts < 2]] if sets.leave_one_out else []
     if alone:
         raise DataError(
-            f"{', '.join(alone[:5])}{', …' * (len(alone) > 5)}: one image to train on, and a set needs two: the target and "
-            "its context. Add images, or name the classes to train on in data.train_classes"
+            f"{', '.join(alone[:5])}{', …' * (len(alone) > 5)}: one image to train on, and a set needs two, a target "
+            "and its context: add images, or name the classes to train on in data.train_classes"
         )

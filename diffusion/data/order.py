@@ -1,4 +1,4 @@
-"""Which records the rows of a step are made of: a pure function of the step. Here plain batches; `episodes` has sets."""
+"""Which records the rows of a step are made of, a pure function of the step: here without sets, in `episodes` with."""
 
 import functools
 from dataclasses import dataclass

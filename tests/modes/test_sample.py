@@ -111,9 +111,9 @@ def test_an_evaluation_does_not_go_on_with_images_led_by_older_weights(folder, t
 
 
 REFUSED = {  # case: (what is said, the field, what else is said)
-    "no such image": (["sample.start={}/none.png"], "sample.start", "cannot be read"),
+    "no such image": (["sample.start={}/none.png"], "sample.start", "does not exist"),
     "another size": (["sample.start={}/tall.png"], "sample.start", "is 9x8 pixels, the run's images are 8x8"),
-    "no images in it": (["sample.start={}/run"], "sample.start", "holds no PNG"),
+    "no images in it": (["sample.start={}/run"], "sample.start", "holds no images"),
     "a mask of another size": (
         ["sample.start={}/image.png", "sample.mask={}/tall.png"],
         "sample.mask",
