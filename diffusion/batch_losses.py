@@ -78,7 +78,7 @@ def batch_losses(
     net_keys = keys.per_slot(net_key, slot) if drop else None
     cond = in_net_units(d.codec, frozen, batch.cond, keys.per_slot(jax.random.fold_in(key, CONTEXT_FOLD), slot), drop)
     x0, cond = _augmented(d, x0, cond, key, slot) if drop else (x0, cond)
-    cond, penalties = d.net.encode(params, cond, d.process.c_noise(t))
+    cond, penalties = d.net.encode(params, _without_dropped(cond, null), d.process.c_noise(t))
     losses = denoising_losses(
         d.process,
         d.weighting,
@@ -109,6 +109,16 @@ def in_net_units(codec: Codec, frozen: Frozen, cond: Cond, keys: Array, random: 
         return ImageSet(images.reshape(b, n, *images.shape[1:]), value.valid, keys if random else None)
 
     return {name: encoded(value) for name, value in cond.items()}
+
+
+def _without_dropped(cond: Cond, null: Mapping[str, Array]) -> Cond:
+    """A set that is dropped has no member, so that its encoding costs its row no penalty."""
+    return {
+        name: replace(value, valid=value.valid & ~null[name][:, None])
+        if isinstance(value, ImageSet) and name in null
+        else value
+        for name, value in cond.items()
+    }
 
 
 def _augmented(d: Diffusion, x0: Array, cond: Cond, key: Array, slot: Array) -> tuple[Array, Cond]:

@@ -29,7 +29,23 @@ class ImageSet:
     keys: Array | None = None
 
 
-Cond = Mapping[str, Array | ImageSet]
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EncodedSet:
+    """What a net made of an ``ImageSet``: read once, it serves every step of a sampler.
+
+    Attributes:
+      tokens: f32[b l d], 0 where they are not valid.
+      token_valid: bool[b l]; some token of a row is valid unless its set is empty.
+      empty: bool[b], True where the set had no member.
+    """
+
+    tokens: Array
+    token_valid: Array
+    empty: Array
+
+
+Cond = Mapping[str, Array | ImageSet | EncodedSet]
 
 
 @jax.tree_util.register_dataclass

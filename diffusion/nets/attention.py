@@ -25,6 +25,7 @@ class Attention(nn.Module):
       qk_norm: queries and keys have mean square 1 over a head's features, times a learned scale (Esser 2024).
       implementation: "einsum" is written out here; the others are those of ``fused``.
       out_init: of the last kernel. At 0 no gradient passes what a gate at 0 multiplies: there take ``fan_in``.
+      head_width: features of a head; 0 shares the d of the tokens among the heads.
     """
 
     heads: int
@@ -32,6 +33,7 @@ class Attention(nn.Module):
     qk_norm: bool = False
     implementation: str = "einsum"
     out_init: Any = zeros
+    head_width: int = 0
 
     @nn.compact
     def __call__(
@@ -51,7 +53,8 @@ class Attention(nn.Module):
         if context_valid is not None:
             # at the input: a weight of 0 would still let NaN through, and no valid token leaves equal weights
             source = jnp.where(context_valid[..., None], source, 0.0)
-        project = lambda name: Dense(d, use_bias=False, dtype=self.dtype, name=name)  # noqa: E731
+        inner = self.heads * self.head_width or d
+        project = lambda name: Dense(inner, use_bias=False, dtype=self.dtype, name=name)  # noqa: E731
         q, k, v = (self._split(project(n)(s)) for n, s in (("query", x), ("key", source), ("value", source)))
         if self.qk_norm:
             q, k = (self._normalised(a, name) for name, a in (("query_norm", q), ("key_norm", k)))
@@ -61,7 +64,7 @@ class Attention(nn.Module):
             out = written_out(q, k, v, context_valid)
         else:
             out = fused(q, k, v, context_valid, self.implementation)
-        return Dense(d, dtype=self.dtype, kernel_init=self.out_init, name="out")(out.reshape(b, l, d))
+        return Dense(d, dtype=self.dtype, kernel_init=self.out_init, name="out")(out.reshape(b, l, inner))
 
     def _split(self, x: Array) -> Array:
         b, l, d = x.shape

@@ -1,39 +1,146 @@
-"""Conditioners: one condition of the batch to the ports of a backbone, with a learned null."""
+"""Conditioners: one condition of the batch to the ports of a backbone, with a learned null.
 
+Every one has ``encode(value, c_noise) -> value``, the part that a sampler may do once, and takes either in its
+``(value, null bool[b], c_noise) -> Ports``.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion.nets.checks import at_least, one_of
 from diffusion.nets.layers import Dense
-from diffusion.types import Array, Ports
+from diffusion.types import Array, EncodedSet, ImageSet, Ports
 
 AUGMENT = "augment"  # the name of the numbers of `diffusion.augment` in a Cond
 SET = "set"  # the name of an ImageSet in a Cond
+INJECT = ("film", "lag", "both")
 
 
 class Label(nn.Module):
-    """Class labels to the ``vec`` port; row k of the table is the null."""
+    """Class labels to the ``vec`` port; row k of the table is the null.
+
+    Attributes:
+      classes, d: k and the width of a vector.
+      trained: classes whose rows are trained; the others become the null. None is all.
+    """
 
     classes: int
     d: int
+    trained: tuple[int, ...] | None = None
     timed = False
-
-    def encode(self, label: Array, c_noise: Array | None) -> Array:
-        return label
 
     @nn.compact
     def __call__(self, label: Array, null: Array, c_noise: Array | None = None) -> Ports:
-        """label i32[b] in [0, k), null bool[b] -> Ports(vec=[b d])."""
+        """label i32[b] in [0, k), or negative for no class; null bool[b] -> Ports(vec=[b d])."""
         table = nn.Embed(self.classes + 1, self.d, embedding_init=nn.initializers.ones_init(), name="table")
-        return Ports(vec=table(jnp.where(null, self.classes, label)))
+        return Ports(vec=table(jnp.where(null | ~self._known(label), self.classes, label)))
+
+    def encode(self, label: Array, c_noise: Array | None = None) -> Array:
+        """What a sampler may compute once: of a label, nothing."""
+        return label
+
+    def _known(self, label: Array) -> Array:
+        return label >= 0 if self.trained is None else jnp.isin(label, jnp.asarray(self.trained, label.dtype))
 
 
-def label(classes: int, *, d: int = 128) -> Label:
-    """A learned vector of width d per class, and one for the null."""
-    if d < 1:
-        raise ValueError(f"d is {d}; it must be positive")
-    return Label(classes, d)
+def label(classes: int, trained: Sequence[int] | None = None, *, d: int = 128) -> Label:
+    """A learned vector of width d per class, and one for the null.
+
+    Args:
+      trained: classes that training meets, each in [0, k); any other has an untrained row, so it gets the null's.
+
+    Raises:
+      ValueError: a width below 1, a class that there is not.
+    """
+    at_least(1, d=d)
+    unknown = [k for k in trained or () if not 0 <= k < classes]
+    if unknown:
+        raise ValueError(f"trained holds {unknown[0]}; the classes are 0 to {classes - 1}")
+    return Label(classes, d, None if trained is None else tuple(map(int, trained)))
+
+
+class SetCondition(nn.Module):
+    """A set of images to the ``vec`` port, the ``seq`` port, or both. See ``set_condition``.
+
+    Attributes:
+      encoder: of ``set_encoders.SET_ENCODERS``.
+      context: of ``contexts.CONTEXTS``, for tokens of width d.
+      inject: film, lag or both.
+      d: width of the tokens.
+    """
+
+    encoder: nn.Module
+    context: nn.Module
+    inject: str
+    d: int
+
+    def setup(self) -> None:
+        self.null = nn.Embed(1, self.d, embedding_init=nn.initializers.ones_init())
+
+    @property
+    def timed(self) -> bool:
+        """Whether the set must be encoded anew for every noise level."""
+        return self.encoder.timed
+
+    def __call__(self, value: ImageSet | EncodedSet, null: Array, c_noise: Array | None = None) -> Ports:
+        """A set of each of b rows, null bool[b], c_noise f32[b] -> Ports(vec=[b d], seq=[b l d], seq_valid=bool[b l]).
+
+        Where the set is empty or ``null`` is True, the learned null is the only valid token.
+        """
+        if isinstance(value, ImageSet):
+            # no member, no penalty: what a row does not use costs it nothing
+            value = self.encode(replace(value, valid=value.valid & ~null[:, None]), c_noise)
+        gone = (null | value.empty)[:, None]
+        first = jnp.arange(value.tokens.shape[1])[None] == 0
+        valid = jnp.where(gone, first, value.token_valid)
+        token = self.null(jnp.zeros(1, jnp.int32))[None]
+        tokens = jnp.where(gone[..., None], token, value.tokens)
+        return self._ports(jnp.where(valid[..., None], tokens, 0.0), valid)
+
+    def encode(self, value: ImageSet, c_noise: Array | None = None) -> EncodedSet:
+        """The part that a sampler does once, or at every noise level where ``timed``.
+
+        Raises:
+          TypeError: images of integers.
+          ValueError: a ``timed`` encoder without c_noise.
+        """
+        if not jnp.issubdtype(value.images.dtype, jnp.floating):
+            raise TypeError(
+                f"the images of a set are {value.images.dtype}; a net takes floats in its codec's units, pixels in "
+                "[-1, 1]: encode them as the targets are"
+            )
+        if self.timed and c_noise is None:
+            raise ValueError("c_noise is None; this encoder of sets reads the noise level")
+        tokens, valid = self.encoder(value.images, value.valid, c_noise)
+        tokens = jnp.where(valid[..., None], self.context(tokens, valid, value.keys), 0.0)
+        return EncodedSet(tokens, valid, ~value.valid.any(1))
+
+    def _ports(self, tokens: Array, valid: Array) -> Ports:
+        vec = tokens.sum(1) / valid.sum(1, keepdims=True)
+        return {
+            "film": Ports(vec=vec),
+            "lag": Ports(seq=tokens, seq_valid=valid),
+            "both": Ports(vec=vec, seq=tokens, seq_valid=valid),
+        }[self.inject]
+
+
+def set_condition(encoder: nn.Module, context: nn.Module, *, inject: str = "film") -> SetCondition:
+    """A set of images through an encoder and a context.
+
+    Args:
+      encoder: whose ``d`` is the width of its tokens.
+      context: for tokens of that width.
+      inject: film scales and shifts what norms answer by the tokens' mean, lag is cross-attention to the tokens (FSDM,
+        Giannone 2022), both is both.
+
+    Raises:
+      ValueError: an unknown inject.
+    """
+    one_of(INJECT, inject=inject)
+    return SetCondition(encoder, context, inject, encoder.d)
 
 
 class AugmentLabel(nn.Module):

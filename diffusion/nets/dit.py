@@ -2,15 +2,17 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion.nets.attention import IMPLEMENTATIONS, Attention
+from diffusion.nets.checks import at_least, divides_the_image, one_of
 from diffusion.nets.layers import Dense, dropout, fan_in, noise_embedding, zeros
 from diffusion.nets.norms import NORMS
+from diffusion.nets.patches import patched, unpatched
 from diffusion.nets.positions import rotary, sincos
 from diffusion.nets.stack import REMATS, stacked
 from diffusion.types import Array, Ports
@@ -138,7 +140,7 @@ class DiT(nn.Module):
         shift, scale = jnp.split(Dense(2 * self.d, kernel_init=zeros, name="out_emb")(emb)[:, None, :], 2, axis=-1)
         x = _modulated(x.astype(jnp.float32), self.norm, shift, scale)
         x = Dense(self.patch**2 * self.out_channels, kernel_init=zeros, name="out")(x)
-        return _unpatched(x, h, w, self.patch)
+        return unpatched(x, h, w, self.patch)
 
     def _embed(self, c_noise: Array, vec: Array | None) -> Array:
         emb = Dense(self.d, name="noise1")(noise_embedding(c_noise, FREQUENCIES))
@@ -146,7 +148,7 @@ class DiT(nn.Module):
         return nn.silu(emb if vec is None else emb + vec)
 
     def _tokens(self, x: Array, h: int, w: int) -> Array:
-        x = _patched(x, self.patch)
+        x = patched(x, self.patch)
         if self.patch_width:
             x = Dense(self.patch_width, use_bias=False, dtype=self.dtype, name="in_narrow")(x)
         x = Dense(self.d, dtype=self.dtype, name="in")(x)
@@ -184,18 +186,6 @@ def _mlp_width(kind: str, ratio: float, d: int) -> int:
 
 def _modulated(x: Array, norm: str, shift: Array, scale: Array) -> Array:
     return (NORMS[norm](x.astype(jnp.float32)) * (1.0 + scale) + shift).astype(x.dtype)
-
-
-def _patched(x: Array, patch: int) -> Array:
-    """[b h*p w*p c] -> [b h*w p*p*c], patches in rows."""
-    b, height, width, c = x.shape
-    h, w = height // patch, width // patch
-    return x.reshape(b, h, patch, w, patch, c).swapaxes(2, 3).reshape(b, h * w, patch * patch * c)
-
-
-def _unpatched(x: Array, h: int, w: int, patch: int) -> Array:
-    """[b h*w p*p*c] -> [b h*p w*p c]."""
-    return x.reshape(x.shape[0], h, w, patch, patch, -1).swapaxes(2, 3).reshape(x.shape[0], h * patch, w * patch, -1)
 
 
 def dit(
@@ -245,12 +235,15 @@ def dit(
     Raises:
       ValueError: sizes that do not divide, names that no table has.
     """
-    _check_names(mlp=(mlp, MLPS), norm=(norm, NORMS), positions=(positions, POSITIONS), seq_as=(seq_as, SEQ_AS))
-    _check_names(attention=(attention, IMPLEMENTATIONS), remat=(remat, REMATS))
-    _check_least(1, patch=patch, d=d, depth=depth, heads=heads)
-    _check_least(0, patch_width=patch_width, context_tokens=context_tokens)
-    if size % patch:
-        raise ValueError(f"patch is {patch}; it must divide the image size, {size}")
+    one_of(MLPS, mlp=mlp)
+    one_of(NORMS, norm=norm)
+    one_of(POSITIONS, positions=positions)
+    one_of(SEQ_AS, seq_as=seq_as)
+    one_of(IMPLEMENTATIONS, attention=attention)
+    one_of(REMATS, remat=remat)
+    at_least(1, patch=patch, d=d, depth=depth, heads=heads)
+    at_least(0, patch_width=patch_width, context_tokens=context_tokens)
+    divides_the_image(size, patch=patch)
     divisor = math.lcm(4, heads) if positions == "sincos" else 4 * heads
     if d % divisor:
         raise ValueError(f"d is {d}; with {heads} heads and {positions} positions it must be divisible by {divisor}")
@@ -265,15 +258,3 @@ def dit(
     block = functools.partial(Block, heads, mlp, mlp_ratio, norm, qk_norm, attention, dropout, dtype)
     shape = (patch, patch_width, d, depth, heads, norm, positions, context_tokens, context_from, seq_as)
     return DiT(out_channels, dtype, block, *shape, remat, scan)
-
-
-def _check_names(**given: tuple[str, Iterable[str]]) -> None:
-    for field, (name, allowed) in given.items():
-        if name not in allowed:
-            raise ValueError(f"{field} is {name!r}; it is one of: {', '.join(allowed)}")
-
-
-def _check_least(least: int, **given: int) -> None:
-    for field, value in given.items():
-        if value < least:
-            raise ValueError(f"{field} is {value}; it must be {least} or more")

@@ -51,8 +51,8 @@ class BlockStyle:
 class ResBlock(nn.Module):
     """norm, silu, conv, norm with the embedding, silu, dropout, conv, added to the input.
 
-    The embedding scales and shifts what the second norm answers (ADM), or is added before that norm (DDPM++). An
-    image is halved or doubled before the first convolution and on the way around it.
+    The embedding, if there is one, scales and shifts what the second norm answers (ADM), or is added before that
+    norm (DDPM++). An image is halved or doubled before the first convolution and on the way around it.
     """
 
     channels: int
@@ -61,8 +61,8 @@ class ResBlock(nn.Module):
     direction: str = "keep"
 
     @nn.compact
-    def __call__(self, x: Array, emb: Array, keys: Array | None) -> Array:
-        """x [b h w c], emb [b d], keys [b] or None -> [b h' w' channels]."""
+    def __call__(self, x: Array, emb: Array | None, keys: Array | None) -> Array:
+        """x [b h w c], emb [b d] or None, keys [b] or None -> [b h' w' channels]."""
         s = self.style
         conv = lambda side, name, **kw: Conv(self.channels, (side, side), dtype=s.dtype, name=name, **kw)  # noqa: E731
         h, x = (resample(a, s.resample_filter, self.direction) for a in (nn.silu(s.norm(x, "norm1")), x))
@@ -73,7 +73,9 @@ class ResBlock(nn.Module):
             x = conv(1, "skip")(x)
         return s.add(x, h)
 
-    def _conditioned(self, h: Array, emb: Array) -> Array:
+    def _conditioned(self, h: Array, emb: Array | None) -> Array:
+        if emb is None:
+            return self.style.norm(h, "norm2")
         project = lambda d: Dense(d, dtype=jnp.float32, kernel_init=zeros, name="emb")(emb)  # noqa: E731
         if self.style.adaptive:
             return self.style.norm(h, "norm2", *jnp.split(project(2 * self.channels), 2, axis=-1))

@@ -12,9 +12,10 @@ import pytest
 from diffusion.flops import flops
 from diffusion.nets.backbones import NETS
 from diffusion.nets.conditions import label
-from diffusion.nets.dit import Mlp, _patched, _unpatched, dit
+from diffusion.nets.dit import Mlp, dit
 from diffusion.nets.model import make_net
 from diffusion.nets.norms import NORMS
+from diffusion.nets.patches import patched, unpatched
 from diffusion.nets.positions import rotary, sincos, turned
 from diffusion.nets.seen import with_layers
 from diffusion.nets.stack import REMATS
@@ -171,10 +172,10 @@ def test_blocks_of_a_fresh_net_get_a_gradient_once_the_output_is_not_zero():
 
 def test_patches_are_squares_in_rows_and_come_back():
     x = jnp.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-    tokens = _patched(x, 2)
+    tokens = patched(x, 2)
     assert tokens.shape == (2, 6, 12)
     np.testing.assert_array_equal(tokens[1, 4], x[1, 2:4, 2:4].ravel())
-    np.testing.assert_array_equal(_unpatched(tokens, 2, 3, 2), x)
+    np.testing.assert_array_equal(unpatched(tokens, 2, 3, 2), x)
 
 
 def test_sincos_is_the_formula_column_first():
