@@ -4,9 +4,12 @@ A section with a choice holds its shared fields and one sub-dict for each row of
 ``--config.sampler.name=ddim --config.sampler.ddim.eta=1``. Fields named ``every`` count steps from 0 of the whole run.
 """
 
+from dataclasses import asdict
+
 from ml_collections import ConfigDict
 
 from diffusion.augment import AUGMENTS
+from diffusion.data.episodes import Sets
 from diffusion.data.sources import SOURCES
 from diffusion.ema import EMAS
 from diffusion.extractors import EXTRACTORS, PERCEPTUAL
@@ -15,6 +18,8 @@ from diffusion.lr_schedules import LR_SCHEDULES
 from diffusion.nets.backbones import NETS
 from diffusion.nets.codec import CODECS
 from diffusion.nets.conditions import CONDITIONS
+from diffusion.nets.contexts import CONTEXTS
+from diffusion.nets.set_encoders import SET_ENCODERS
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS
 from diffusion.process import TARGETS
@@ -30,7 +35,8 @@ def get_config() -> ConfigDict:
     c.init_from = ""  # WORKDIR or WORKDIR:STEP of another run whose EMA weights this one starts from
 
     c.data = dict(
-        source="digits",  # a row: digits, tfds, folder, npz, latents (encoded before; with codec.name=latents)
+        # a row: digits, tfds, folder, npz, fewshot (files of classes), latents (encoded before; codec.name=latents)
+        source="digits",
         root="",  # folder or file that the source reads; its own default where empty
         split_seed=0,  # of the stratified train/test split
         size=0,  # pixels: resize the short side, crop the centre; 0 keeps the data's size
@@ -41,6 +47,12 @@ def get_config() -> ConfigDict:
         prefetch=8,  # batches read ahead on the host
         on_error="raise",  # what an unreadable record does: raise, or skip (its row does not count; it is listed)
         max_skipped=100,  # with skip: more different records than this, of all splits, end the run; at least 1
+        # classes by name or index that are trained on, and that never are; of one alone the other has all the rest,
+        # of both empty the source says (fewshot), or every class is trained on
+        train_classes=(),
+        test_classes=(),
+        num_test_classes=0,  # or so many that never are, drawn by split_seed
+        sets=asdict(Sets()),  # of images of one class, for cond.names=set; docs/fewshot.md says what the fields mean
         **rows(SOURCES),
     )
     c.augment = dict(  # of training images, on the device; the net is told what was done, and draws images as they are
@@ -71,10 +83,17 @@ def get_config() -> ConfigDict:
         **rows(NETS),
     )
     c.cond = dict(
-        names=("label",),  # conditions that the net sees; () is unconditional
+        names=("label",),  # conditions that the net sees: label, set (of images, see context); () is unconditional
         drop=0.1,  # chance that one condition of an example becomes its learned null
         drop_all=0.0,  # chance that all of them do together
         **rows(CONDITIONS),
+    )
+    c.context = dict(  # what cond.names=set makes of a set of images
+        encoder="vit",  # vit (all images' patches together), unet (each image by itself), vit_set (images stacked)
+        inject="film",  # film (scale and shift of norms), lag (cross-attention), both
+        kind="deterministic",  # deterministic, gaussian (a draw, with KL), discrete (a codebook)
+        **rows(SET_ENCODERS),
+        **rows(CONTEXTS),
     )
     c.optim = dict(
         name="adamw",
@@ -126,6 +145,9 @@ def get_config() -> ConfigDict:
         num_classes=0,  # or so many, drawn by eval.seed and the same at every evaluation; 0 is all
         groups="",  # named groups of them with figures of their own: "rare:3,7; pets:cat,dog"
         reference_split="train",  # real images that generated ones are compared with: train or test
+        support_split="test",  # whose images the net is shown, for cond.names=set: train or test
+        support_size=0,  # images of a support set; 0 as many as training shows
+        data="",  # SOURCE:ROOT of another set that --mode=eval and sample take in place of the run's own
         reference="",  # npz of features that another run cached, or of mu and sigma: one more distance, to those
         prompt="a photo of a {}",  # of clip_score, {} being the class's name
         pairs=200,  # of images, over all classes, that lpips compares; they are drawn once more
@@ -166,6 +188,7 @@ def get_config() -> ConfigDict:
         mask="",  # PNG of the images' size: their light pixels (128 and above) stay (inpainting)
         interpolate=0,  # images between every two, their first noise between the two's; for rules without noise
         trajectory=False,  # also trajectory.png: what was predicted at each step
+        support="",  # folder of a few images of anything, of which cond.names=set draws more: png, npz or one image too
     )
     c.posthoc = dict(
         sigma_rel=0.1,  # relative width of the average that --mode=posthoc makes, in (0, 0.2887)

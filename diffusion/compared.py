@@ -21,8 +21,8 @@ from diffusion.subjects import Subject
 
 def chosen(program: Program) -> list[int]:
     """Labels that are evaluated; 0 stands for all images of an unlabelled set."""
-    e, names = program.eval, program.dataset.classes
-    return chosen_classes(e.classes, e.num_classes, names, e.seed) if names else [0]
+    e, dataset = program.eval, program.dataset
+    return chosen_classes(e.classes, e.num_classes, dataset, e.seed) if dataset.classes else [0]
 
 
 def plan_of(program: Program, labels: np.ndarray, subject: Subject | None = None) -> Plan:
@@ -55,7 +55,7 @@ class Compared:
         self.program, self.networks, self.subject, self.between = program, networks, subject, between
         self.chosen = chosen(program)
         self.names = program.dataset.classes if subject.labelled else ()
-        self.groups = named_groups(program.eval.groups, program.dataset.classes, self.chosen)
+        self.groups = named_groups(program.eval.groups, program.dataset, self.chosen)
         self.streamed = program.eval.streamed
         self._reals: dict[tuple[str, str], Reals] = {}
 

@@ -75,6 +75,27 @@ def _sheet(parts: Mapping[str, Sequence[ClassImages]], columns: Mapping[str, int
     return np.concatenate([sections[0], *(_above(section, GAP // 2) for section in sections[1:])])
 
 
+def support_sheet(support: np.ndarray, generated: np.ndarray, columns: int = 16) -> np.ndarray:
+    """What images were conditioned on at the left, as high as a few columns make it, and the images at the right.
+
+    Args:
+      support, generated: u8[m h w c] and u8[n h w c].
+
+    Returns:
+      u8[H W c].
+    """
+    columns = min(len(generated), columns)
+    rows = math.ceil(len(generated) / columns)
+    wide = math.ceil(len(support) / rows)
+    blocks = [grid(support, min(len(support), max(wide, 2))), grid(generated, columns)]
+    tall, least = max(block.shape[0] for block in blocks), math.ceil(_width("generated", SMALL + 1)) + 4
+    blocks = [_padded(_lower(block, tall), max(least, block.shape[1])) for block in blocks]
+    gap = np.full((tall, GAP, support.shape[-1]), PAPER, np.uint8)
+    sheet = _above(np.concatenate([blocks[0], gap, blocks[1]], axis=1), SMALL + 10)
+    at = blocks[0].shape[1] + GAP
+    return _written(sheet, [(2, 4, "support", GREY, SMALL + 1), (at, 4, "generated", GREY, SMALL + 1)])
+
+
 def pair_sheet(generated: np.ndarray, nearest: np.ndarray, words: Sequence[str]) -> np.ndarray:
     """Pairs of a generated image and its nearest training image with words below, four to a row, at most 16.
 
@@ -147,6 +168,10 @@ def _beneath(tiles: np.ndarray, text: str) -> np.ndarray:
 
 def _above(sheet: np.ndarray, room: int) -> np.ndarray:
     return np.concatenate([np.full((room, *sheet.shape[1:]), PAPER, np.uint8), sheet])
+
+
+def _lower(sheet: np.ndarray, tall: int) -> np.ndarray:
+    return np.concatenate([sheet, np.full((tall - sheet.shape[0], *sheet.shape[1:]), PAPER, np.uint8)])
 
 
 def _padded(sheet: np.ndarray, wide: int) -> np.ndarray:

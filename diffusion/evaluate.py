@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import beside, subjects
+from diffusion import beside, subjects, supports
 from diffusion.cluster import of_first
-from diffusion.compared import Compared
+from diffusion.compared import Compared, chosen
 from diffusion.disk import unwritable
 from diffusion.errors import ConfigError
 from diffusion.eval_console import distance_name
@@ -30,7 +30,7 @@ from diffusion.reference import cache_folder, fingerprint, is_ours, reals
 from diffusion.reference_statistics import ReferenceStatistics, read_statistics
 from diffusion.subjects import Subject
 from diffusion.types import Params
-from diffusion.variants import Variant, drawing
+from diffusion.variants import Variant, drawing, own
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def report(
       ValueError: weights of another shape, or a generated or real image missing or counted twice.
     """
     _check_plain(program, params)
-    averages, guidance = program.optimiser.averages, program.sampling.guidance
-    variant = variant or Variant(averages.use, guidance.scale, own=True)
+    variant = variant or own(program)
     subject = subjects.drawn(drawing(program, variant.scale), params, variant.average)
     return of_subject(program, subject, {"step": step}, between, variant.prefix)
 
@@ -140,6 +139,8 @@ def check(program: Program, subject: Subject | None = None) -> None:
         if network.distance is None:
             widths[name] = found["features"].shape[1]
     check_counts(program, widths, subject)
+    if supports.needed(program) and subject is None:
+        supports.check(program, chosen(program))
     for metric in e.metrics:
         if "text" in METRICS[metric].needs:
             networks[e.network(metric)].tokenise(["a"])

@@ -21,7 +21,7 @@ from diffusion.pictures import grid, save_png
 from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.types import Params
-from diffusion.variants import Variant, variants
+from diffusion.variants import Variant, own, variants
 from diffusion.writers import MultiWriter
 
 LOGGED = ("class/", "group/")  # of a sweep, figures of these stand in its files alone
@@ -66,7 +66,7 @@ def evaluation(
         points += points_of(report.scores.figures, step, variant.average, variant.scale)
         chunks.append(report.compared.chunks)
     if jax.process_index() == 0 and len({(p.ema, p.guidance_scale) for p in points}) > 1:
-        swept = stem(program, step).with_name(f"sweep_{step:08d}")
+        swept = stem(program, step).with_name(f"sweep_{step:08d}{own(program).suffix}")
         write_curve(swept.with_suffix(".csv"), points)
         save_figure(swept.with_suffix(".png"), sweep_figure(points, extractor_of(report)))
     evaluate.forget(*chunks)
@@ -117,10 +117,10 @@ def each_side(sets: Mapping[str, Sequence[ClassImages]]) -> dict[str, np.ndarray
 
 
 def stem(program: Program, step: int, variant: Variant | None = None) -> Path:
-    """Of an evaluation's files; weights that `posthoc` made, and every point of a sweep, have files of their own."""
+    """Of an evaluation's files; weights that `posthoc` made, points of a sweep and other sets have files of their own."""
     use = program.optimiser.averages.use
     made = f"_{use.replace(':', '_')}" if use.startswith(posthoc.PREFIX) else ""
-    return program.workdir / "eval" / f"step_{step:08d}{made}{variant.suffix if variant else ''}"
+    return program.workdir / "eval" / f"step_{step:08d}{made}{(variant or own(program)).suffix}"
 
 
 def beside(stem: Path, ending: str) -> Path:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffusion.data.records import Dataset
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -72,34 +74,42 @@ def indices(label: np.ndarray) -> np.ndarray:
     return index
 
 
-def chosen_classes(text: str, number: int, names: Sequence[str], seed: int) -> list[int]:
+def chosen_classes(text: str, number: int, dataset: Dataset, seed: int) -> list[int]:
     """Labels that are evaluated, in order: all, those of "cat,3", or ``number`` drawn by the seed; never another draw.
+
+    Where a set's classes are split into seen and unseen ones, all means those two.
 
     Raises:
       ValueError: a class that is not there or stands there twice, more than there are, or both ways at once.
     """
+    names, among = dataset.classes, sorted((*dataset.seen, *dataset.unseen)) or list(range(len(dataset.classes)))
     if text and number:
         raise ValueError("num_classes draws them, classes names them; give one of the two")
-    if number > len(names):
-        raise ValueError(f"num_classes is {number}; there are {len(names)} classes")
+    if number > len(among):
+        raise ValueError(f"num_classes is {number}; there are {len(among)} classes")
     if number:
-        return sorted(np.random.default_rng([seed, 3]).permutation(len(names))[:number].tolist())
-    return _labels("classes", text, names) if text else list(range(len(names)))
+        return sorted(among[i] for i in np.random.default_rng([seed, 3]).permutation(len(among))[:number])
+    return _labels("classes", text, names) if text else among
 
 
-def named_groups(text: str, names: Sequence[str], chosen: Sequence[int]) -> dict[str, list[int]]:
+def named_groups(text: str, dataset: Dataset, chosen: Sequence[int]) -> dict[str, list[int]]:
     """{"rare": [3, 7]} of "rare:3,7; common:cat,dog".
+
+    Where some classes are never trained on, "in" (trained on) and "out" are groups too.
 
     Raises:
       ValueError: a group without a name or classes, named twice, or of a class that is not evaluated.
     """
-    found: dict[str, list[int]] = {}
+    names, parts = dataset.classes, {"in": dataset.seen, "out": dataset.unseen} if dataset.unseen else {}
+    found = {name: [label for label in chosen if label in part] for name, part in parts.items()}
+    found = {name: labels for name, labels in found.items() if labels}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, colon, classes = (piece.strip() for piece in part.partition(":"))
         if not (name and colon and classes) or "/" in name:
             raise ValueError(f"groups holds {part!r}; write NAME:CLASS,CLASS and a semicolon between groups")
         if name in found:
-            raise ValueError(f"groups names {name!r} twice")
+            own = ", which stands for classes by whether they are trained on" if name in parts else ""
+            raise ValueError(f"groups names {name!r} twice{own}")
         found[name] = _labels("groups", classes, names)
         absent = [names[label] for label in found[name] if label not in chosen]
         if absent:

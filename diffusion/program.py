@@ -44,6 +44,7 @@ class Program:
       schedule: the learning rate, with its plateau if it has one.
       best: (name, mode) of the metric that ranks checkpoints.
       snapshot_every: steps between snapshots of the averages; 0 never.
+      transfer: name, fit for a file, of a set that takes the place of the run's own in evaluation; "" where none does.
     """
 
     config: Mapping[str, Any]
@@ -69,6 +70,7 @@ class Program:
     sample: settings.Sample
     posthoc: settings.Posthoc
     log: settings.Log
+    transfer: str = ""
 
     @property
     def name(self) -> str:

@@ -61,6 +61,9 @@ class Evaluate:
     num_classes: int
     groups: str
     reference_split: str
+    support_split: str
+    support_size: int
+    data: str
     reference: str
     prompt: str
     pairs: int
@@ -74,6 +77,7 @@ class Evaluate:
 
     def __post_init__(self):
         _check(self, every=0, num_samples=0, num_samples_per_class=1, num_classes=0, pairs=1, batch_size=1, seed=0)
+        _check(self, support_size=0)
         _check_step(self.step, ("latest", "best", "all"))
         if self.prompt and "{}" not in self.prompt:
             raise ValueError(f"prompt is {self.prompt!r}; it needs a {{}} where the class's name goes")
@@ -103,6 +107,7 @@ class Sample:
     mask: str
     interpolate: int
     trajectory: bool
+    support: str
 
     def __post_init__(self):
         _check(self, every=0, per_class=1, num=1, seed=0, interpolate=0)
@@ -114,6 +119,8 @@ class Sample:
                 raise ValueError(f"{name} is for images that sampling starts from; give sample.start")
         if self.interpolate and self.start:
             raise ValueError("interpolate goes from one image's first noise to the next one's; take it without start")
+        if self.support and self.classes:
+            raise ValueError("support shows the net images of its own choice; take it without classes")
 
 
 @dataclass(frozen=True)

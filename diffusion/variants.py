@@ -15,11 +15,13 @@ class Variant:
       average: the name of the EMA.
       scale: of guidance.
       own: whether both are those that the run draws its images with.
+      on: name of another data set that they are compared on; "" for the run's own.
     """
 
     average: str
     scale: float
     own: bool
+    on: str = ""
 
     @property
     def label(self) -> str:
@@ -29,22 +31,29 @@ class Variant:
     @property
     def prefix(self) -> str:
         """Of its metrics' names."""
-        return "eval/" if self.own else f"eval/ema={self.average},guidance={self.scale:g}/"
+        of_set = f"eval/on={self.on}/" if self.on else "eval/"
+        return of_set if self.own else f"{of_set}ema={self.average},guidance={self.scale:g}/"
 
     @property
     def suffix(self) -> str:
         """Of its files' names."""
-        return "" if self.own else f"_ema-{self.average.replace(':', '_')}_guidance-{self.scale:g}"
+        of_set = f"_on-{self.on}" if self.on else ""
+        return of_set if self.own else f"{of_set}_ema-{self.average.replace(':', '_')}_guidance-{self.scale:g}"
+
+
+def own(program: Program) -> Variant:
+    """What the run draws its images with."""
+    return Variant(program.optimiser.averages.use, program.sampling.guidance.scale, True, program.transfer)
 
 
 def variants(program: Program) -> Iterator[Variant]:
     """The run's own first, then every average with every scale of the sweep."""
     e, use, scale = program.eval, program.optimiser.averages.use, program.sampling.guidance.scale
-    yield Variant(use, scale, own=True)
+    yield own(program)
     for average in dict.fromkeys(e.emas or (use,)):
         for other in dict.fromkeys(e.guidance_scales or (scale,)):
             if (average, other) != (use, scale):
-                yield Variant(average, other, own=False)
+                yield Variant(average, other, own=False, on=program.transfer)
 
 
 @functools.cache

@@ -1,9 +1,16 @@
 import numpy as np
 import pytest
 
+from diffusion.data.records import Dataset
 from diffusion.plan import chosen_classes, in_shares, indices, make_plan, named_groups
 
-NAMES = ("cat", "dog", "7", "owl")
+
+def of_names(*names, **split):
+    return Dataset("set", names, {}, None, lambda split: None, **split)
+
+
+SET = of_names("cat", "dog", "7", "owl")
+SPLIT = of_names("cat", "dog", "7", "owl", seen=(0, 3), unseen=(1,))
 
 
 def test_classes_are_compared_at_their_own_size():
@@ -45,10 +52,10 @@ def test_indices_count_within_a_class():
 
 
 def test_classes_are_named_numbered_or_drawn_once_for_all():
-    assert chosen_classes("", 0, NAMES, 0) == [0, 1, 2, 3]
-    assert chosen_classes("owl, 0", 0, NAMES, 0) == [0, 3]
-    assert chosen_classes("7", 0, NAMES, 0) == [2], "a class that is called 7"
-    many = tuple(map(str, range(100)))
+    assert chosen_classes("", 0, SET, 0) == [0, 1, 2, 3]
+    assert chosen_classes("owl, 0", 0, SET, 0) == [0, 3]
+    assert chosen_classes("7", 0, SET, 0) == [2], "a class that is called 7"
+    many = of_names(*map(str, range(100)))
     drawn = chosen_classes("", 20, many, 0)
     assert len(set(drawn)) == 20 and drawn == sorted(drawn) == chosen_classes("", 20, many, 0)
     assert drawn != chosen_classes("", 20, many, 1)
@@ -65,12 +72,28 @@ def test_classes_are_named_numbered_or_drawn_once_for_all():
 )
 def test_classes_that_cannot_be(text, number, said):
     with pytest.raises(ValueError, match=said):
-        chosen_classes(text, number, NAMES, 0)
+        chosen_classes(text, number, SET, 0)
+
+
+def test_classes_in_neither_part_are_not_evaluated_unless_named():
+    assert chosen_classes("", 0, SPLIT, 0) == [0, 1, 3]
+    assert chosen_classes("7", 0, SPLIT, 0) == [2]
+    assert set(chosen_classes("", 2, SPLIT, 0)) < {0, 1, 3}
+    with pytest.raises(ValueError, match="num_classes is 4; there are 3 classes"):
+        chosen_classes("", 4, SPLIT, 0)
+
+
+def test_classes_trained_on_and_others_are_groups():
+    assert named_groups("", SPLIT, [0, 1, 3]) == {"in": [0, 3], "out": [1]}
+    assert named_groups("pets:cat,dog", SPLIT, [0, 1]) == {"in": [0], "out": [1], "pets": [0, 1]}
+    assert named_groups("", SPLIT, [0, 3]) == {"in": [0, 3]}
+    with pytest.raises(ValueError, match="names 'out' twice, which stands for classes"):
+        named_groups("out:cat", SPLIT, [0, 1, 3])
 
 
 def test_groups_of_classes():
-    assert named_groups("pets:cat,dog; rare: owl ;", NAMES, range(4)) == {"pets": [0, 1], "rare": [3]}
-    assert named_groups("", NAMES, range(4)) == {}
+    assert named_groups("pets:cat,dog; rare: owl ;", SET, range(4)) == {"pets": [0, 1], "rare": [3]}
+    assert named_groups("", SET, range(4)) == {}
 
 
 @pytest.mark.parametrize(
@@ -86,4 +109,4 @@ def test_groups_of_classes():
 )
 def test_groups_that_cannot_be(text, said):
     with pytest.raises(ValueError, match=said):
-        named_groups(text, NAMES, [0, 1])
+        named_groups(text, SET, [0, 1])

@@ -4,6 +4,9 @@
 reads a pixel or compiles anything.
 """
 
+import functools
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,20 @@ from ml_collections import ConfigDict
 
 from diffusion import settings
 from diffusion.best import resolve_metric
-from diffusion.build.choices import check_seed, choose, section
+from diffusion.build.choices import check_seed, choose, known, section
 from diffusion.build.evaluation import make_evaluation, measured
-from diffusion.build.model import make_diffusion
+from diffusion.build.model import make_diffusion, sets
 from diffusion.build.sampling import make_sampling
 from diffusion.build.training import make_optimiser, snapshot_every, strict_slices
+from diffusion.data.class_split import class_split, restricted
 from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
 from diffusion.errors import ConfigError, DataError
 from diffusion.mesh import make_mesh
-from diffusion.program import Loading, Program
+from diffusion.nets.conditions import SET
+from diffusion.program import CLASS_CONDITION, Loading, Program
+from diffusion.tables import rows
 
 ON_ERROR = ("raise", "skip")
 
@@ -43,6 +49,9 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     train = section("train", settings.Train, c.train)
     dataset, transform = _data(c.data)
     diffusion = make_diffusion(c, dataset, transform)
+    sampling = make_sampling(c, diffusion, dataset)
+    if c.eval.data:
+        dataset, transform = _other_data(c, transform, training)
     mesh = make_mesh(c.mesh.data, c.mesh.fsdp)
     schedule, optimiser = make_optimiser(c, strict_slices(c, mesh.size), training)
     evaluate, extractors = make_evaluation(c, dataset, optimiser.averages, training=training)
@@ -61,12 +70,13 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         mesh=mesh,
         dataset=dataset,
         transform=transform,
-        loading=_loading(c.data),
+        loading=_loading(c),
         diffusion=diffusion,
         optimiser=optimiser,
         snapshot_every=snapshot_every(c.ema, optimiser.averages),
         schedule=schedule,
-        sampling=make_sampling(c, diffusion, dataset),
+        sampling=sampling,
+        transfer=re.sub("[^A-Za-z0-9_.-]+", "-", dataset.name) if c.eval.data else "",
         extractors=extractors,
         train=train,
         val=val,
@@ -85,13 +95,15 @@ def cluster(config: ConfigDict) -> settings.Cluster:
     return section("cluster", settings.Cluster, config.cluster)
 
 
-def _loading(c: ConfigDict) -> Loading:
+def _loading(config: ConfigDict) -> Loading:
+    c, on_sets = config.data, SET in config.cond.names
     for field, least in (("batch_size", 1), ("threads", 0), ("prefetch", 1), ("max_skipped", 1)):
         if c[field] < least:
             raise ConfigError(f"data.{field}", f"is {c[field]}; at least {least} is needed")
     if c.on_error not in ON_ERROR:
         raise ConfigError("data.on_error", f"{c.on_error!r} is not one of: {', '.join(ON_ERROR)}")
-    return Loading(c.batch_size, c.threads, c.prefetch, c.on_error, c.max_skipped)
+    how = (c.batch_size, c.threads, c.prefetch, c.on_error, c.max_skipped)
+    return Loading(*how, sets(config) if on_sets else None)
 
 
 def _resolved(config: ConfigDict, best: tuple[str, str], use: str) -> dict[str, Any]:
@@ -113,4 +125,28 @@ def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
         for field in ("size", "channels", "flip"):
             if c[field]:
                 raise ConfigError(f"data.{field}", f"is {c[field]}; it is for images, and {dataset.name} holds latents")
-    return dataset, make_transform(c.size, c.channels, c.flip, dataset.image_shape)
+    return _split_by_class(dataset, c), make_transform(c.size, c.channels, c.flip, dataset.image_shape)
+
+
+def _split_by_class(dataset: Dataset, c: ConfigDict) -> Dataset:
+    asked = {name: c[name] for name in ("train_classes", "test_classes", "num_test_classes")}
+    split = functools.partial(class_split, dataset, *asked.values(), c.split_seed)
+    seen, unseen = section("data", lambda **asked: split(), asked)
+    return restricted(dataset, seen, unseen)
+
+
+def _other_data(config: ConfigDict, transform: Transform, training: bool) -> tuple[Dataset, Transform]:
+    """The set that ``eval.data`` names, of which no class was trained on, and its images as the net takes them."""
+    field, (source, _, root) = "eval.data", config.eval.data.partition(":")
+    if training:
+        raise ConfigError(field, "is what --mode=eval and sample take; training is evaluated on its own data")
+    known(SOURCES, field, source)
+    if CLASS_CONDITION in config.cond.names:
+        raise ConfigError(field, "has other classes than the net was trained on, and label is one of its conditions")
+    c = ConfigDict(dict(source=source, root=root, **rows({source: SOURCES[source]})))
+    if source == "tfds":
+        c.root, c.tfds.name = config.data.root if config.data.source == source else "", root
+    dataset = choose(SOURCES, "eval.data", c, "source", c.root, config.data.split_seed)
+    if dataset.latent:
+        raise ConfigError(field, f"{dataset.name} holds latents; give a set of images")
+    return dataset, replace(transform, resize=dataset.image_shape is None or dataset.image_shape != transform.shape)

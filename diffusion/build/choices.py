@@ -1,6 +1,6 @@
 """A row of a table by its name in the config, and errors that name the field."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ def row(table: Mapping[str, Callable], section: str, c: ConfigDict, name: str, *
         raise _refused(f"{section}.{name}", keywords, error) from error
 
 
-def known(table: Mapping[str, Any], field: str, name: str) -> None:
+def known(table: Iterable[str], field: str, name: str) -> None:
     if name not in table:
         raise ConfigError(field, f"{name!r} is not one of: {', '.join(table)}")
 

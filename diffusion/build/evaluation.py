@@ -36,6 +36,7 @@ def make_evaluation(
     known(EXTRACTORS, "eval.extractor", e.extractor)
     known(PERCEPTUAL, "eval.perceptual", e.perceptual)
     known(dataset.sizes, "eval.reference_split", e.reference_split)
+    known(dataset.sizes, "eval.support_split", e.support_split)
     for metric in e.metrics:
         known(METRICS, "eval.metrics", metric)
     for name in e.emas:
@@ -59,7 +60,7 @@ def make_evaluation(
 
 def measured(e: settings.Evaluate, dataset: Dataset) -> dict[str, str]:
     """{name: "min" or "max"} of the figures of evaluations that may rank checkpoints."""
-    groups = named_groups(e.groups, dataset.classes, range(len(dataset.classes)))
+    groups = named_groups(e.groups, dataset, range(len(dataset.classes)))
     return {f"eval/{name}": better for name, better in rankable(e.metrics, dataset.classes, list(groups)).items()}
 
 
@@ -97,8 +98,8 @@ def _check_scales(e: settings.Evaluate, config: ConfigDict) -> None:
 
 def _check_classes(e: settings.Evaluate, dataset: Dataset) -> None:
     try:
-        chosen = chosen_classes(e.classes, e.num_classes, dataset.classes, e.seed)
-        named_groups(e.groups, dataset.classes, chosen)
+        chosen = chosen_classes(e.classes, e.num_classes, dataset, e.seed)
+        named_groups(e.groups, dataset, chosen)
     except ValueError as error:
         field, _, problem = str(error).partition(" ")
         raise ConfigError(f"eval.{field}", problem) from error

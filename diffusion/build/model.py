@@ -1,5 +1,6 @@
 """What is trained: process, codec, augmentation, net, loss."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -8,19 +9,23 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion.augment import AUGMENTS, Augment
-from diffusion.build.choices import choose, row
+from diffusion.build.choices import choose, known, row, section
+from diffusion.data.episodes import Sets
 from diffusion.data.records import Dataset
 from diffusion.data.transforms import Transform
 from diffusion.errors import ConfigError
 from diffusion.nets.backbones import NETS
 from diffusion.nets.codec import CODECS, Codec
-from diffusion.nets.conditions import CONDITIONS, AugmentLabel
+from diffusion.nets.conditions import CONDITIONS, SET, AugmentLabel, SetCondition, set_condition
+from diffusion.nets.contexts import CONTEXTS
 from diffusion.nets.model import Net, make_net
+from diffusion.nets.set_encoders import SET_ENCODERS
 from diffusion.objective import DENSITIES, WEIGHTINGS, Weighting
 from diffusion.process import TARGETS, Process
 from diffusion.program import CLASS_CONDITION
 from diffusion.schedules import SCHEDULES
 from diffusion.steps import Diffusion
+from diffusion.types import Cond, ImageSet
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -106,14 +111,35 @@ def _net(
     backbone = choose(NETS, "net", c, "name", height, process.target.heads * channels, DTYPES[c.dtype])
     conditioners = {}
     for name in cond.names:
-        if name not in CONDITIONS:
-            raise ConfigError("cond.names", f"{name!r} is not one of: {', '.join(CONDITIONS)}")
-        if name == CLASS_CONDITION and not dataset.classes:
+        known((*CONDITIONS, SET), "cond.names", name)
+        if not dataset.classes:
             raise ConfigError(
                 "cond.names", f"{dataset.name} has no labels; take cond.names=() for an unconditional model"
             )
-        conditioners[name] = row(CONDITIONS, "cond", cond, name, len(dataset.classes))
+        if name == SET:
+            conditioners[name] = _set_condition(config.context, height)
+        else:
+            conditioners[name] = row(CONDITIONS, "cond", cond, name, len(dataset.classes), dataset.seen or None)
     label = AugmentLabel(augment.numbers) if augment.numbers else None
-    net = make_net(backbone, conditioners, shape, {CLASS_CONDITION: np.zeros(1, np.int32)}, label)
+    net = make_net(backbone, conditioners, shape, _example(config, shape), label)
     learns = weighting.init
     return replace(net, init=jax.jit(lambda key: {**net.init(key), **learns()})) if learns else net
+
+
+def _set_condition(c: ConfigDict, size: int) -> SetCondition:
+    """The condition on sets of images of ``size`` pixels, from the section ``context``."""
+    encoder = choose(SET_ENCODERS, "context", c, "encoder", size)
+    context = choose(CONTEXTS, "context", c, "kind", encoder.d)
+    return section("context", functools.partial(set_condition, encoder, context), {"inject": c.inject})
+
+
+def _example(config: ConfigDict, shape: tuple[int, int, int]) -> Cond:
+    """One row of every condition that there is."""
+    places = sets(config).places
+    whole = ImageSet(np.zeros((1, places, *shape), np.float32), np.ones((1, places), bool))
+    return {CLASS_CONDITION: np.zeros(1, np.int32), SET: whole}
+
+
+def sets(config: ConfigDict) -> Sets:
+    """How sets are made, from ``data.sets``."""
+    return section("data.sets", Sets, config.data.sets)

@@ -2,17 +2,18 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion import events, feed, runs
+from diffusion import events, feed, runs, supports
 from diffusion.drawing import asked_drawing
 from diffusion.errors import ConfigError
 from diffusion.eval_curves import curve_figure, write_curve
+from diffusion.eval_sheets import support_sheet
 from diffusion.evaluate import check
 from diffusion.evaluations import Evaluated, evaluation, save_figure
 from diffusion.generate import asked_labels, images
@@ -79,13 +80,16 @@ def _writers(program: Program, meta: Mapping[str, Any]) -> MultiWriter:
 
 
 def sample(program: Program, stop: StopRequest) -> None:
-    """samples.npz and samples.png of the classes asked for, from the EMA weights of ``sample.step``.
+    """samples.npz and samples.png of the classes or the support asked for, from the EMA weights of ``sample.step``.
 
     Raises:
       ConfigError: a field of ``sample`` that cannot be; nothing is written.
     """
-    s, names = program.sample, program.dataset.classes
-    asked = asked_drawing(program, asked_labels(s.classes, s.num, names))
+    s, support, shown = program.sample, None, None
+    if s.support:
+        support, shown = supports.of_path(program, s.support, s.seed)
+    names = () if s.support else program.dataset.classes  # a support is of no known class
+    asked = asked_drawing(program, asked_labels(s.classes, s.num, names), support)
     params, _, step = runs.ema_weights(program, s.step)
     drawn = images(program, params, seed=s.seed, purpose="sample", between=stop.check, **vars(asked))
     if jax.process_index() != 0:
@@ -94,19 +98,35 @@ def sample(program: Program, stop: StopRequest) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     paths, drawn = (drawn, drawn[:, -1]) if s.trajectory else (None, drawn)
     arrays = {"images": drawn} | ({"labels": asked.label.astype(np.int32)} if names else {})
+    arrays |= {} if shown is None else {"support": shown}
     partial = folder / f".samples.{os.getpid()}.npz"
     np.savez(partial, **arrays)
     os.replace(partial, folder / "samples.npz")
-    columns = s.interpolate + 1 if s.interpolate else COLUMNS
-    written = [folder / "samples.npz"]
-    written.append(save_png(folder / "samples.png", events.labelled_grid(drawn, min(len(drawn), columns), [])))
+    written = [folder / "samples.npz", save_png(folder / "samples.png", _sheet(program, drawn, shown))]
     if paths is not None:
         written.append(save_png(folder / "trajectory.png", trajectory_sheet(paths)))
-    counts = ", ".join(f"{names[c]}: {n}" for c, n in enumerate(np.bincount(asked.label)) if n) if names else ""
+    _say_sampled(program, step, asked.label, names, shown)
+    say("It wrote:\n" + "\n".join(f"  {path}" for path in written))
+
+
+def _sheet(program: Program, drawn: np.ndarray, shown: np.ndarray | None) -> np.ndarray:
+    if shown is not None:
+        return support_sheet(shown, drawn)
+    columns = program.sample.interpolate + 1 if program.sample.interpolate else COLUMNS
+    return events.labelled_grid(drawn, min(len(drawn), columns), [])
+
+
+def _say_sampled(
+    program: Program, step: int, label: np.ndarray, names: Sequence[str], shown: np.ndarray | None
+) -> None:
+    counts = ", ".join(f"{names[c]}: {n}" for c, n in enumerate(np.bincount(label)) if n) if names else ""
     use = program.optimiser.averages.use
     weights = "EMA weights" if use == "ema" else f"EMA weights {use}"
-    say(f"{len(drawn)} images from the {weights} of step {step}{f' ({counts})' if counts else ''}")
-    say("It wrote:\n" + "\n".join(f"  {path}" for path in written))
+    say(f"{len(label)} images from the {weights} of step {step}{f' ({counts})' if counts else ''}")
+    if shown is not None:
+        most = supports.places(program)
+        each = "" if len(shown) <= most else f"; each image is drawn from {most} of them"
+        say(f"{len(shown)} support images from {program.sample.support}{each}")
 
 
 def trajectory_sheet(paths: np.ndarray) -> np.ndarray:
