@@ -30,7 +30,8 @@ def get_config() -> ConfigDict:
     c.init_from = ""  # WORKDIR or WORKDIR:STEP of another run whose EMA weights this one starts from
 
     c.data = dict(
-        source="digits",  # a row: digits, tfds, folder, npz, latents (encoded before; with codec.name=latents)
+        # a row: digits, tfds, folder, npz, latents (encoded before; with codec.name=latents), fewshot
+        source="digits",
         root="",  # folder or file that the source reads; its own default where empty
         split_seed=0,  # of the stratified train/test split
         size=0,  # pixels: resize the short side, crop the centre; 0 keeps the data's size
