@@ -271,17 +271,25 @@ def test_a_rows_own_fields_reach_it():
 
 @pytest.fixture
 def small_data(tmp_path):
-    """The same 12 images in an archive and in folders: where each source finds them."""
+    """The same 12 images in archives and in folders: where each source finds them."""
     images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "small.npz", images=images, labels=np.arange(12) % 3)
     for i, image in enumerate(images):
         folder = tmp_path / "folders" / "abc"[i % 3]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[:, :, 0]).save(folder / f"{i}.png")
-    return {"npz": tmp_path / "small.npz", "folder": tmp_path / "folders", "digits": ""}
+    (tmp_path / "by_class").mkdir()
+    np.savez(tmp_path / "by_class" / "train_small.npz", a=images[::3], b=images[1::3])
+    np.savez(tmp_path / "by_class" / "test_small.npz", c=images[2::3])
+    return {
+        "npz": tmp_path / "small.npz",
+        "folder": tmp_path / "folders",
+        "fewshot": tmp_path / "by_class",
+        "digits": "",
+    }
 
 
-@pytest.mark.parametrize("source", ["digits", "folder", "npz"])  # tfds and latents have files of their own
+@pytest.mark.parametrize("source", ["digits", "folder", "npz", "fewshot"])  # tfds and latents have files of their own
 def test_every_source_can_be_chosen(source, small_data, compiled):
     said = [f"data.source={source}", f"data.root={small_data[source]}", "data.size=8", "data.channels=1"]
     program = built(*said)
@@ -301,6 +309,8 @@ REFUSED = [  # what is said, the field that is named, what else
     (["data.source=digit"], "data.source", "'digit' is not one of: digits, tfds, folder, npz"),
     (["data.source=npz"], "data.root", "is empty"),
     (["data.source=folder", "data.root=nowhere"], "data.root", "does not exist"),
+    (["data.source=fewshot", "data.root=tests"], "data.root", "no train_NAME.pkl or .npz"),
+    (["data.source=fewshot", "data.root=tests", "data.fewshot.name=x"], "data.fewshot.name", "no train_x.pkl"),
     (["data.source=tfds", "data.root=nowhere"], "data.tfds.name", "not prepared"),
     (["data.digits.test_fraction=1"], "data.digits.test_fraction", ""),
     (["data.channels=2"], "data.channels", "1 (grey), 3 (RGB)"),

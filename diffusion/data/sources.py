@@ -7,6 +7,7 @@ import functools
 
 import numpy as np
 
+from diffusion.data.fewshot import fewshot
 from diffusion.data.folder import folder
 from diffusion.data.latents import latents
 from diffusion.data.npz import npz
@@ -53,4 +54,4 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     return images[..., None], loaded.target.astype(np.int32)
 
 
-SOURCES = {"digits": digits, "tfds": tfds, "folder": folder, "npz": npz, "latents": latents}
+SOURCES = {"digits": digits, "tfds": tfds, "folder": folder, "npz": npz, "latents": latents, "fewshot": fewshot}

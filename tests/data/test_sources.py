@@ -15,7 +15,7 @@ from diffusion.tables import rows
 
 def test_every_row_has_config_fields_of_plain_types():
     fields = rows(SOURCES)
-    assert set(fields) == {"digits", "tfds", "folder", "npz", "latents"}
+    assert set(fields) == {"digits", "tfds", "folder", "npz", "latents", "fewshot"}
     assert all(isinstance(value, int | float | str | bool) for row in fields.values() for value in row.values())
 
 
