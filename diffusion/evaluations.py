@@ -117,7 +117,7 @@ def each_side(sets: Mapping[str, Sequence[ClassImages]]) -> dict[str, np.ndarray
 
 
 def stem(program: Program, step: int, variant: Variant | None = None) -> Path:
-    """Of an evaluation's files; weights that `posthoc` made, points of a sweep and other sets have some of their own."""
+    """Of an evaluation's files; weights that `posthoc` made, points of a sweep and other sets have their own."""
     use = program.optimiser.averages.use
     made = f"_{use.replace(':', '_')}" if use.startswith(posthoc.PREFIX) else ""
     return program.workdir / "eval" / f"step_{step:08d}{made}{(variant or own(program)).suffix}"

@@ -17,11 +17,12 @@ from diffusion.environment import environment
 from diffusion.lr_schedules import plateau_state
 from diffusion.mesh import made, over_rows, padded_rows, put_replicated, put_rows, replicated
 from diffusion.modes.describe import facts
+from diffusion.nets.conditions import SET
 from diffusion.program import CLASS_CONDITION, Program
 from diffusion.sample_step import Held, make_sample_step
 from diffusion.state import TrainState
 from diffusion.steps import make_train_step
-from diffusion.types import Batch, Params
+from diffusion.types import Batch, Cond, ImageSet, Params
 
 WARM_UP = 2  # calls before any is timed
 STEPS = 20  # train steps timed
@@ -99,7 +100,7 @@ def _sample(program: Program, params: Params, flops_per_sample: int, sampler_ste
     local = rows // jax.process_count()
     label, index = put_rows(mesh, (_labels(program, local), np.arange(local, dtype=np.int32)))
     image_keys = jax.jit(keys.per_image, out_shardings=over_rows(mesh))(keys.stream(0, "sample"), label, index)
-    cond = {CLASS_CONDITION: label} if CLASS_CONDITION in conditions else {}
+    cond = {name: value for name, value in put_rows(mesh, _conditions(program, local)).items() if name in conditions}
     held = Held(program.diffusion.codec.frozen, weaker and jax.jit(weaker.net.init)(jax.random.key(0)))
     given = (params, put_replicated(mesh, held), image_keys, cond, {})
     sample_step = make_sample_step(program.diffusion, program.sampling, mesh)
@@ -171,8 +172,17 @@ def _random_batch(program: Program, seed: int) -> Batch:
     images = np.random.default_rng([seed, jax.process_index()]).integers(
         0, 256, (rows, *program.transform.shape), np.uint8
     )
-    cond = {CLASS_CONDITION: _labels(program, rows)}
-    return put_rows(program.mesh, Batch(images, cond, id_, id_ < program.loading.batch_size))
+    batch = Batch(images, _conditions(program, rows), id_, id_ < program.loading.batch_size)
+    return put_rows(program.mesh, batch)
+
+
+def _conditions(program: Program, rows: int) -> Cond:
+    """Every class in turn, and grey sets where the net sees sets."""
+    found = {CLASS_CONDITION: _labels(program, rows)}
+    if program.loading.sets:
+        shape = (rows, program.loading.sets.places)
+        found[SET] = ImageSet(np.full((*shape, *program.transform.shape), 128, np.uint8), np.ones(shape, bool))
+    return found
 
 
 def _labels(program: Program, rows: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from diffusion.events import GRID_ROWS
 from diffusion.flops import flops
 from diffusion.mesh import sharded
 from diffusion.modes import how_long
-from diffusion.program import CLASS_CONDITION, Program, abstract_params
+from diffusion.program import Program, abstract_params
 from diffusion.progress import duration
 from diffusion.runs import planned_snapshots
 from diffusion.state import count_parameters
@@ -47,14 +47,15 @@ def facts(program: Program) -> dict[str, Any]:
         at ``rate``, which says whether it was measured or assumed; null where no rate is known.
     """
     params = abstract_params(program)
-    forward, activations = _forward_cost(program, params)
+    forward, of_step, activations = _forward_cost(program, params)
     rows_at_once = program.rows // program.parts
     average = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), params)
     optimiser = jax.eval_shape(program.optimiser.tx.init, params)
     training = (1 + BACKWARD) * forward
     sampler_steps, calls = _sampling_plan(program)
     planned, step_flops = _events(program), training * program.loading.batch_size
-    drawn = planned["images_drawn"] * forward * calls
+    sample_flops = forward - of_step + of_step * calls
+    drawn = planned["images_drawn"] * sample_flops
     rate = how_long.rate(program.workdir, step_flops, program.mesh.size)
     return {
         "name": program.name,
@@ -72,7 +73,7 @@ def facts(program: Program) -> dict[str, Any]:
         "parameters": count_parameters(params),
         "flops_per_image": training,
         "flops_per_step": step_flops,
-        "flops_per_sample": forward * calls,
+        "flops_per_sample": sample_flops,
         "sampler_steps": sampler_steps,
         "net_calls_per_sample": calls,
         "bytes_per_device": {
@@ -88,15 +89,17 @@ def facts(program: Program) -> dict[str, Any]:
     }
 
 
-def _forward_cost(program: Program, params: Any) -> tuple[int, int]:
-    """(FLOPs, bytes of every intermediate array that remat does not make again) of one image through the net."""
+def _forward_cost(program: Program, params: Any) -> tuple[int, int, int]:
+    """FLOPs of one image through the net, those without what a sampler does once for all its steps, and the bytes of
+    every intermediate array that remat does not make again."""
     net = program.diffusion.net
     x = jax.ShapeDtypeStruct((1, *net.shape), jnp.float32)
     c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
-    cond = {CLASS_CONDITION: jax.ShapeDtypeStruct((1,), jnp.int32)}
     null = {name: jax.ShapeDtypeStruct((1,), bool) for name in net.conditions}
-    jaxpr = jax.make_jaxpr(net.apply)(params, x, c_noise, cond, null)
-    return flops(net.apply, params, x, c_noise, cond, null), _kept(jaxpr.jaxpr)
+    encoded, _ = jax.eval_shape(net.encode, params, dict(net.example), None)
+    inputs = {name: (params, x, c_noise, cond, null) for name, cond in (("all", net.example), ("encoded", encoded))}
+    whole, of_step = (flops(net.apply, *given) for given in inputs.values())
+    return whole, of_step, _kept(jax.make_jaxpr(net.apply)(*inputs["all"]).jaxpr)
 
 
 def _kept(jaxpr: Any) -> int:
