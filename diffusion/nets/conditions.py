@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion.nets.checks import at_least, one_of
+from diffusion.nets.checks import one_of
 from diffusion.nets.layers import Dense
 from diffusion.types import Array, EncodedSet, ImageSet, Ports
 
@@ -55,7 +55,8 @@ def label(classes: int, trained: Sequence[int] | None = None, *, d: int = 128) -
     Raises:
       ValueError: a width below 1, a class that there is not.
     """
-    at_least(1, d=d)
+    if d < 1:
+        raise ValueError(f"d is {d}; it must be positive")
     unknown = [k for k in trained or () if not 0 <= k < classes]
     if unknown:
         raise ValueError(f"trained holds {unknown[0]}; the classes are 0 to {classes - 1}")

@@ -87,7 +87,7 @@ def attention64(params, x, source, valid, heads=2):
     logits = np.einsum("blnd,bmnd->bnlm", q, k) / np.sqrt(q.shape[-1])
     weights = np.exp(logits) * valid[:, None, None, :]
     weights /= weights.sum(-1, keepdims=True)
-    out = np.einsum("bnlm,bmnd->blnd", weights, v).reshape(x.shape)
+    out = np.einsum("bnlm,bmnd->blnd", weights, v).reshape(*x.shape[:2], -1)
     return out @ p["out"]["kernel"] + p["out"]["bias"]
 
 
@@ -100,6 +100,16 @@ def test_attention_is_the_formula(context, masked):
     got = attend({"params": params}, X, context, VALID if masked and context is not None else None)
     wanted = attention64(params, np.asarray(X, np.float64), np.asarray(source, np.float64), valid)
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_heads_may_have_a_width_of_their_own():
+    layer = Attention(heads=2, head_width=3)
+    params = layer.init(jax.random.key(0), X)["params"]
+    assert params["key"]["kernel"].shape == (8, 6)
+    params = jax.tree.map(lambda a: jnp.asarray(RNG.normal(0, 0.5, a.shape), jnp.float32), params)
+    x = np.asarray(X, np.float64)
+    wanted = attention64(params, x, x, np.ones(X.shape[:2], bool))
+    np.testing.assert_allclose(layer.apply({"params": params}, X), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("hidden", [0.0, 1e4, np.nan, np.inf])
