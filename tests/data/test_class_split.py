@@ -50,10 +50,11 @@ def test_seen_and_unseen(published, train, test, seen, unseen):
 def test_a_number_is_drawn_by_the_seed():
     many = dataset(classes=tuple(f"c{i}" for i in range(100)), class_splits={"train": (0,), "test": (1,)})
     drawn = [class_split(many, (), (), 20, seed) for seed in range(50)]
-    for seen, unseen in drawn:
-        assert len(unseen) == 20 and sorted(seen + unseen) == list(range(100))
+    for seen, unseen in [*drawn, *(class_split(many, (), (), 3, seed) for seed in range(50))]:
+        assert len(unseen) in (3, 20) and sorted(seen + unseen) == list(range(100))
         assert list(seen) == sorted(seen) and list(unseen) == sorted(unseen)
     assert drawn[7] == class_split(many, (), (), 20, 7) and len({unseen for _, unseen in drawn}) == 50
+    assert {len(unseen) for _, unseen in drawn} == {20}
     times = np.bincount([label for _, unseen in drawn for label in unseen], minlength=100)
     assert times.max() < 25 and times.min() > 0, "each class is drawn about 10 times in 50"
     assert class_split(many, (), (), 2, 0)[1] == (48, 78), "on every version of NumPy"

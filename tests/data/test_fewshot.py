@@ -2,14 +2,15 @@
 
 import os
 import pickle
+import threading
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from diffusion.data import archive
-from diffusion.data.fewshot import fewshot
+from diffusion.data.fewshot import ClassRecords, fewshot
+from diffusion.data.records import ArrayRecords
 from diffusion.data.split import stratified
 from diffusion.errors import ConfigError, DataError
 
@@ -98,6 +99,17 @@ def test_fingerprints_tell_contents_apart_and_not_kinds_of_files(tmp_path):
     assert len({prints[0], fewshot(roots[0], 1).open("train").fingerprint, dataset.open("test").fingerprint}) == 3
 
 
+def test_a_fingerprint_covers_the_labels():
+    x = images(0, 4)
+    prints = []
+    for cut in (1, 2):
+        labels = np.repeat(np.arange(2, dtype=np.int32), [cut, 4 - cut])
+        places = np.concatenate([np.arange(cut), np.arange(4 - cut)])
+        prints.append(ClassRecords(lambda cut=cut: (x[:cut], x[cut:]), ("a", "b"), labels, places).fingerprint)
+    assert prints[0] != prints[1]
+    assert prints[0] == ArrayRecords(x, np.array([0, 1, 1, 1], np.int32), True).fingerprint
+
+
 @pytest.mark.parametrize("channels", [(), (1,)])
 def test_grey_images(tmp_path, channels):
     x = images(0, 4, (5, 5, *channels))
@@ -180,6 +192,7 @@ PICKLES = {
     "lists": ({"a": [images(0)]}, "class 'a' is a list; an array uint8"),
     "a cache": ({"image_data": images(0), "class_dict": {"a": [0]}}, "class 'class_dict' is a dict"),
     "a fraction": ({1.5: images(0)}, "class 1.5 is a float; a class is named by str, bytes or int"),
+    "a truth": ({True: images(0)}, "class True is a bool"),
     "same name": ({1: images(0), "1": images(1)}, "two classes are named '1'"),
     "other text": ({b"\xff": images(0)}, "is no UTF-8 text"),
     "objects": ({"a": np.array([None])}, "refused, and nothing in it was run"),
@@ -243,13 +256,25 @@ def test_a_damaged_archive_is_named_when_its_pixels_are_read(tmp_path):
 
 
 def test_pixels_of_an_archive_are_read_once_for_all_splits_and_threads(tmp_path, monkeypatch):
+    """While one thread reads, another asks and waits. (A wait that ends too early misses a fault, and sees none.)"""
     dataset = fewshot(write(tmp_path, ".npz"), 0)
-    read, whole = [], archive.arrays
-    monkeypatch.setattr(archive, "arrays", lambda path: read.append(path.name) or whole(path))
     splits = [dataset.open(split) for split in ("train", "test")]
-    assert read == [] and len(splits[0].labels) == dataset.sizes["train"]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: splits[i % 2][i // 8], range(32)))
+    read, whole, again = [], archive.arrays, threading.Event()
+    other = threading.Thread(target=lambda: splits[1][0])
+
+    def arrays(path):
+        read.append(path.name)
+        if len(read) == 1:
+            other.start()
+            again.wait(0.2)
+        else:
+            again.set()
+        return whole(path)
+
+    monkeypatch.setattr(archive, "arrays", arrays)
+    assert len(splits[0].labels) == dataset.sizes["train"] and read == []
+    assert splits[0][0].label == 0
+    other.join()
     assert [s.fingerprint for s in splits] and sorted(read) == ["test_set.npz", "train_set.npz", "val_set.npz"]
 
 
