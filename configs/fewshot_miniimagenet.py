@@ -1,0 +1,18 @@
+"""Few-shot miniImageNet at 32x32 with FSDM's sizes: 64 classes to train on, 20 never seen.
+
+    python main_jax.py --config=configs/fewshot_miniimagenet.py --config.data.root=data/fewshot      # FiLM
+    python main_jax.py --config=configs/fewshot_miniimagenet.py:lag --config.data.root=data/fewshot  # cross-attention
+
+Data: ``python scripts/make_fewshot.py miniimagenet`` (docs/fewshot_data.md). As configs/fewshot_cifar100.py, with mirrored
+images. Not measured yet: no data set was at hand.
+"""
+
+from configs.fewshot_cifar100 import get_config as fewshot
+
+
+def get_config(inject: str = "film"):
+    c = fewshot(inject).unlock()
+    c.name = f"fewshot_miniimagenet_{inject}"
+    c.data.fewshot.name = "miniimagenet"
+    c.data.flip = True
+    return c.lock()
