@@ -1,6 +1,5 @@
 """A part of a net as a safetensors file: its tensors are named by their paths within the part, joined by "/"."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,6 @@ def read(path: Path, leaves: Any) -> dict[str, np.ndarray]:
     if lines:
         raise DataError(f"{path} does not hold this part of the net\n  " + "\n  ".join(lines))
     return found
-
-
-def write(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
-    """A file that appears whole or not at all. Raises OSError where the disk refuses.
-
-    Args:
-      about: what the file says of itself.
-    """
-    tensor_files.save(path, arrays, about)
 
 
 def _widened(tensor: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffusion import part_files, saved_ema
+from diffusion import saved_ema, tensor_files
 from diffusion.errors import ConfigError, UserError
 
 
@@ -27,7 +27,7 @@ def save(workdir: Path, part: str, out: Path, step: str) -> None:
     if out.suffix != ".safetensors":
         raise ConfigError("OUT", f"{out} must end in .safetensors, by which it is read")
     found, arrays = saved_ema.part_arrays(workdir, step, part)
-    part_files.write(out, arrays, {"part": part, "step": str(found)})
+    tensor_files.save(out, arrays, {"part": part, "step": str(found)})
     print(f"{out}: {len(arrays)} arrays of {part}, {sum(a.size for a in arrays.values()):,} numbers, of step {found}")
 
 
