@@ -33,6 +33,9 @@ def get_config() -> ConfigDict:
     c.name = "default"  # of the run: the workdir is runs/NAME unless --workdir says otherwise
     c.seed = 0  # of weights, order, noise, samples; 0 or more
     c.init_from = ""  # WORKDIR or WORKDIR:STEP of another run whose EMA weights this one starts from
+    # parts of the net that start from elsewhere, over init_from: "label:FILE.safetensors" (scripts/save_part.py) or
+    # "label:WORKDIR", "label:WORKDIR:STEP" of another run. Parts: backbone, a condition's name, augment, uncertainty
+    c.init_parts = ()
 
     c.data = dict(
         # a row: digits, tfds, folder, npz, fewshot (files of classes), latents (encoded before; codec.name=latents)
@@ -100,6 +103,8 @@ def get_config() -> ConfigDict:
         lr=1e-3,  # peak learning rate
         schedule="warmup_cosine",  # of the rate over updates
         clip="global_norm",  # of gradients: none, global_norm, adaptive
+        part_lrs=(),  # factors on the rate of parts of the net (see init_parts): "label:0.1"
+        freeze=(),  # parts that stand still: "label:500" for the first 500 updates, "label:always"
         micro_batches=1,  # gradient accumulation: the batch in so many parts
         **rows(OPTIMIZERS),
         **rows(CLIPS),

@@ -16,7 +16,7 @@ from typing import Any
 from diffusion.best import kept, ranked
 from diffusion.errors import NoValidCheckpoint
 from diffusion.leaves import by_path, fingerprints
-from diffusion.manifest import Damaged, manifest, sealed
+from diffusion.manifest import Damaged, Manifest, manifest, sealed
 from diffusion.restoring import Restored, first_valid, read_body
 from diffusion.saving import Saver
 from diffusion.stepfolder import StepFolder
@@ -201,9 +201,16 @@ class Checkpoints:
         Raises:
           NoValidCheckpoint: there is no such step, or none whose metadata is whole.
         """
+        return self._body(step)["meta"]
+
+    def read_manifest(self, step: int | str) -> Manifest:
+        """Shape and type of every leaf of a step, read and chosen as by `read_meta`."""
+        return self._body(step)["manifest"]
+
+    def _body(self, step: int | str) -> dict[str, Any]:
         for chosen in self._order(step):
             try:
-                return read_body(self.directory, chosen)["meta"]
+                return read_body(self.directory, chosen)
             except Damaged as error:
                 log.warning("checkpoint %d is damaged: %s", chosen, error)
         raise NoValidCheckpoint(f"{self.directory}: no checkpoint is valid")

@@ -75,6 +75,12 @@ def sharded(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: NamedSharding(mesh, fsdp_spec(leaf.shape, fsdp)), tree)
 
 
+def on_mesh(mesh: Mesh, tree: Any) -> Any:
+    """Shapes and types of the tree's leaves, and where each of them lies (`sharded`)."""
+    lying = sharded(mesh, tree)
+    return jax.tree.map(lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), tree, lying)
+
+
 def gathered(mesh: Mesh, params: Any) -> Any:
     """Inside a jitted step: shared weights, whole on every device for as long as they are used."""
     return params if mesh.shape["fsdp"] == 1 else jax.lax.with_sharding_constraint(params, replicated(mesh))

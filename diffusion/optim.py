@@ -4,18 +4,28 @@ A row of `OPTIMIZERS` maps gradients to a direction that holds no learning rate;
 ``params - rate * direction``, so the rate is a number inside the step and never hides in a state.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion.part_rules import Rule, per_part
+
 Tx = optax.GradientTransformation
 
 
-def make_optimizer(optimizer: Tx, clip: Tx) -> Tx:
-    """Clip the gradients, then turn them into a direction."""
-    return optax.chain(clip, optimizer)
+def make_optimizer(optimizer: Tx, clip: Tx, parts: Mapping[str, Rule] = MappingProxyType({})) -> Tx:
+    """Clip the gradients, then turn them into a direction.
+
+    Args:
+      parts: the rule of every part of the net; without one that says anything, the state holds nothing of parts.
+    """
+    if all(rule == Rule() for rule in parts.values()):
+        return optax.chain(clip, optimizer)
+    return per_part(optimizer, clip, parts)
 
 
 def apply(params: Any, direction: Any, rate: jax.Array) -> Any:

@@ -40,6 +40,7 @@ class Program:
     """Everything a mode needs, nothing of it started. ``config`` is for records only: nobody reads settings from it.
 
     Attributes:
+      init_parts: part of the net -> the safetensors file, or WORKDIR or WORKDIR:STEP, that it begins with.
       extractors: makes or loads each network that the evaluation's metrics need, by row of EXTRACTORS.
       schedule: the learning rate, with its plateau if it has one.
       best: (name, mode) of the metric that ranks checkpoints.
@@ -51,6 +52,7 @@ class Program:
     workdir: Path
     seed: int
     init_from: str
+    init_parts: Mapping[str, str]
     mesh: Mesh
     dataset: Dataset
     transform: Transform

@@ -14,17 +14,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from diffusion import cluster, disk, posthoc, resume, snapshots, state
+from diffusion import cluster, disk, initial, posthoc, resume, saved_ema, snapshots, state
 from diffusion.best import BestRecord
 from diffusion.checkpoint import Checkpoints
 from diffusion.cluster import barrier
 from diffusion.environment import environment
-from diffusion.errors import ConfigError, DiskError, MismatchError, NoValidCheckpoint
+from diffusion.errors import ConfigError, DiskError, MismatchError
 from diffusion.keys import of_purpose
 from diffusion.leaves import by_path, rebuild
 from diffusion.lr_schedules import plateau_state
 from diffusion.manifest import json_sha256, manifest, mismatches
-from diffusion.mesh import made, sharded
+from diffusion.mesh import made, on_mesh
 from diffusion.program import Program, abstract_params
 from diffusion.restoring import Restored
 from diffusion.sample_step import Weaker
@@ -177,7 +177,7 @@ def ema_weights(program: Program, step: str, name: str = "") -> Restored:
     if use.startswith(posthoc.PREFIX):
         wanted = str(saved.best()) if step == "best" else step
         return _posthoc_weights(program, use.removeprefix(posthoc.PREFIX), wanted)
-    return _ema_of(program.mesh, saved, step, use, abstract_params(program))
+    return saved_ema.whole(saved, step, use, on_mesh(program.mesh, abstract_params(program)))
 
 
 def _posthoc_weights(program: Program, name: str, step: str) -> Restored:
@@ -204,7 +204,7 @@ def _posthoc_weights(program: Program, name: str, step: str) -> Restored:
 
 def check_net(program: Program, path: Path, arrays: Mapping[str, Any], name: str) -> Any:
     """``{name: shapes}`` of the net's weights on the mesh, which the arrays must have. Raises MismatchError."""
-    wanted = {name: _on_mesh(program.mesh, abstract_params(program))}
+    wanted = {name: on_mesh(program.mesh, abstract_params(program))}
     lines = mismatches(manifest(dict(arrays)), manifest(wanted))
     if lines:
         raise MismatchError(f"{path} does not fit this config's net\n  " + "\n  ".join(lines))
@@ -224,19 +224,9 @@ def weaker_weights(program: Program) -> Params | None:
 @functools.cache
 def _weaker_weights(weaker: Weaker, mesh: Mesh) -> Params:
     """Once for all guidance scales."""
-    saved = Checkpoints(weaker.folder / "checkpoints", read_only=True)
+    saved = saved_ema.checkpoints_of(weaker.folder, weaker.step)
     params = jax.eval_shape(lambda: weaker.net.init(jax.random.key(0)))
-    return _ema_of(mesh, saved, weaker.step, _used_by(saved, weaker.step), params).state
-
-
-def _used_by(saved: Checkpoints, step: str) -> str:
-    """The name of the average that another run uses."""
-    return saved.read_meta(step)["config"]["ema"]["use"]
-
-
-def _ema_of(mesh: Mesh, saved: Checkpoints, step: str, name: str, params: Params) -> Restored:
-    restored = saved.restore_step(step, {"ema": {name: _on_mesh(mesh, params)}}, partial=2)
-    return restored._replace(state=restored.state["ema"][name])
+    return saved_ema.whole(saved, weaker.step, saved_ema.used_by(saved, weaker.step), on_mesh(mesh, params)).state
 
 
 def _check_sealed_config(program: Program, meta: dict[str, Any]) -> list[resume.Difference]:
@@ -256,33 +246,19 @@ def _differences(program: Program, saved: dict[str, Any]) -> list[resume.Differe
 
 
 def _fresh_state(program: Program) -> TrainState:
-    initial = None
-    if program.init_from:
-        folder, _, step = program.init_from.partition(":")
-        saved = Checkpoints(Path(folder) / "checkpoints", read_only=True)
-        try:
-            name = _used_by(saved, step or "latest")
-            initial = _ema_of(program.mesh, saved, step or "latest", name, abstract_params(program)).state
-        except NoValidCheckpoint as error:
-            raise ConfigError("init_from", str(error)) from error
-
-    def make(initial: Params | None) -> TrainState:
+    def make(whole: Params | None, parts: Params) -> TrainState:
         key = of_purpose(jax.random.key(program.seed), "init")
-        params = program.diffusion.net.init(key) if initial is None else jax.tree.map(jnp.copy, initial)
-        return _created(program, params)
+        given = jax.tree.map(jnp.copy, (whole, parts))
+        params = program.diffusion.net.init(key) if whole is None else given[0]
+        return _created(program, {**params, **given[1]})
 
-    return made(program.mesh, make, initial)
+    return made(program.mesh, make, initial.whole_net(program), initial.parts(program))
 
 
 def _abstract_state(program: Program) -> TrainState:
-    return _on_mesh(program.mesh, jax.eval_shape(functools.partial(_created, program), abstract_params(program)))
+    return on_mesh(program.mesh, jax.eval_shape(functools.partial(_created, program), abstract_params(program)))
 
 
 def _created(program: Program, params: Params) -> TrainState:
     o, density = program.optimiser, program.diffusion.density.init()
     return state.create(params, o.tx, plateau_state(), program.seed, o.averages.decays, density)
-
-
-def _on_mesh(mesh: Mesh, tree: Any) -> Any:
-    lying = sharded(mesh, tree)
-    return jax.tree.map(lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), tree, lying)

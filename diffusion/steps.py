@@ -14,6 +14,7 @@ from diffusion import ema, keys, optim, reduction
 from diffusion.batch_losses import Diffusion, Sums, batch_losses, context_share, fill, loss_sums
 from diffusion.mesh import as_given, gathered, over_rows, replicated, scattered, sharded
 from diffusion.nets.conditions import SET
+from diffusion.parts import by_part
 from diffusion.state import TrainState, run_key
 from diffusion.types import Array, Batch, Frozen, Params
 
@@ -165,7 +166,8 @@ def _apply(
     state: TrainState, grads: Params, sums: Sums, bad_rows: Array, density: Any, words: Array, o: Optimiser
 ) -> tuple[TrainState, Metrics]:
     total, count = sums["train/loss"]
-    suspect = Suspect(bad_rows, total / jnp.maximum(count, 1), optax.tree.norm(grads))
+    grad_norms = _norms("train/grad_norm", grads)
+    suspect = Suspect(bad_rows, total / jnp.maximum(count, 1), grad_norms["train/grad_norm"])
     ok = _healthy(suspect, o.max_loss)
     # zeros where not ok: the discarded branch must not put NaN into anything that is selected later
     grads = jax.tree.map(lambda g: jnp.where(ok, g, jnp.zeros_like(g)), grads)
@@ -187,14 +189,21 @@ def _apply(
     )
     last = {
         "train/lr": rate,
-        "train/grad_norm": suspect.grad_norm,
-        "train/param_norm": optax.tree.norm(kept.params),
+        **grad_norms,
+        **_norms("train/param_norm", kept.params),
         "train/ema_decay": decays[o.averages.use],
         **{f"train/ema_decay/{name}": decay for name, decay in decays.items() if name != o.averages.use},
         "train/bad_steps": state.bad_total.astype(jnp.float32),
     }
     sums = jax.tree.map(lambda a: jnp.where(ok, a, jnp.zeros_like(a)), sums)
     return state, Metrics(sums, last, jnp.stack([jnp.max(words).astype(jnp.int32), state.bad_in_row]), suspect)
+
+
+def _norms(name: str, tree: Params) -> dict[str, Array]:
+    """{name: f32[]} of the whole tree, and {name/part: f32[]} of each part where there is more than one."""
+    parts = by_part(tree)
+    of_parts = {f"{name}/{part}": optax.tree.norm(leaves) for part, leaves in parts.items()} if len(parts) > 1 else {}
+    return {name: optax.tree.norm(tree), **of_parts}
 
 
 def _healthy(suspect: Suspect, max_loss: float) -> Array:

@@ -77,16 +77,24 @@ def read_conversion(path: Path) -> Tensors:
 
 def save_conversion(path: Path, tensors: Mapping[str, np.ndarray], source_sha256: str) -> None:
     """Writes safetensors that appear whole or not at all; raises OSError where the disk refuses."""
+    save(path, tensors, {"source_sha256": source_sha256, "tensors_sha256": _digest(tensors)})
+
+
+def save(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes safetensors that appear whole or not at all.
+
+    Raises:
+      OSError: the disk refuses. DataError: the package is missing.
+    """
     safetensors = _safetensors()
     from safetensors.numpy import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"source_sha256": source_sha256, "tensors_sha256": _digest(tensors)}
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     try:
         # np.array, for safetensors would write the memory of a strided array as it lies
-        save_file({name: np.array(t, order="C") for name, t in tensors.items()}, partial, metadata)
+        save_file({name: np.array(t, order="C") for name, t in tensors.items()}, partial, dict(metadata))
         os.replace(partial, path)
     except safetensors.SafetensorError as error:
         raise OSError(str(error)) from error

@@ -20,6 +20,7 @@ from diffusion.nets.model import Net, make_net
 from diffusion.nets.unet import ResBlock, unet
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
+from diffusion.part_rules import Rule
 from diffusion.process import TARGETS, Process
 from diffusion.sample_step import Guidance, Held, Sampling, make_sample_step
 from diffusion.samplers import GRIDS, SAMPLERS, sample
@@ -318,6 +319,40 @@ def test_norms_are_those_of_all_leaves():
     # the norm is that before the clip; Adam's first moment is 0.1 of the gradient clipped to a norm of 1
     assert norm > 1
     np.testing.assert_allclose(joint("/mu/"), 0.1, rtol=1e-5)
+
+
+def test_norms_of_parts_add_up_to_that_of_all_leaves():
+    _, metrics = train_step("toy", 8)(start("toy", 8), None, put(8, host_batch(20)), no_stop(8))
+    for name in ("train/grad_norm", "train/param_norm"):
+        parts = {path: float(norm) for path, norm in metrics.last.items() if path.startswith(f"{name}/")}
+        assert set(parts) == {f"{name}/{part}" for part in ("scale", "table", "root")} and min(parts.values()) > 0
+        np.testing.assert_allclose(np.linalg.norm(list(parts.values())), metrics.last[name], rtol=1e-6)
+
+
+def test_a_net_of_one_part_has_no_norms_of_parts():
+    toy = toy_net()
+    net = Net(lambda key: {"backbone": toy_params()}, lambda p, *a: toy.apply(p["backbone"], *a), SHAPE, ("label",))
+    state = jax.eval_shape(lambda: create(net.init(None), OPTIMISER.tx, plateau_state(), 0))
+    step = make_train_step(diffusion(net), OPTIMISER, make_mesh(1))
+    last = jax.eval_shape(step, state, None, host_batch(20), np.zeros(1, np.int32))[1].last
+    assert [name for name in last if "_norm" in name] == ["train/grad_norm", "train/param_norm"]
+
+
+def test_bad_steps_do_not_count_for_a_freeze():
+    """Frozen for two updates, the third of which comes after two bad steps."""
+    rules = dict.fromkeys(toy_params(), Rule()) | {"scale": Rule(frozen=2)}
+    tx = make_optimizer(OPTIMIZERS["adam"](), CLIPS["global_norm"](), rules)
+    step = make_train_step(diffusion(toy_net()), replace(OPTIMISER, tx=tx), make_mesh(1))
+    state = put_replicated(make_mesh(1), jax.device_get(create(toy_params(), tx, plateau_state(), seed=3)))
+    moved = {"scale": [], "table": []}
+    for i, bad in enumerate([False, True, True, False, False]):
+        before, batch = jax.device_get(state.params), host_batch(20, seed=i)
+        batch.x[0] += np.inf if bad else 0.0
+        state, metrics = step(state, None, put(1, batch), no_stop(1))
+        for part, found in moved.items():
+            found.append(bool((np.asarray(state.params[part]) != before[part]).any()))
+        assert bad or float(metrics.last["train/grad_norm/scale"]) > 0, "measured before the freeze"
+    assert moved == {"scale": [False, False, False, False, True], "table": [True, False, False, True, True]}
 
 
 def test_twenty_steps_compile_once_and_transfer_nothing():

@@ -18,6 +18,7 @@ from tests.tiny import arguments, log, program, state_print
 DEFAULT_NAMES = {
     *("train/loss", "train/loss/q0", "train/loss/q1", "train/loss/q2", "train/loss/q3", "train/lr"),
     *("train/grad_norm", "train/param_norm", "train/ema_decay", "train/bad_steps"),
+    *(f"train/{what}_norm/{part}" for what in ("grad", "param") for part in ("backbone", "label")),
     *("perf/steps_per_sec", "perf/images_per_sec"),
 }
 
@@ -129,6 +130,20 @@ def test_more_steps_go_on_where_the_rate_does_not_depend_on_them(finished, tmp_p
     assert main_jax.main(arguments(extended, **longer)) == 0
     assert state_print(straight, **longer)[0] == state_print(extended, **longer)[0]
     assert log(straight) == log(extended)
+
+
+def test_a_run_goes_on_in_the_middle_of_a_freeze(tmp_path):
+    """And the part thaws when it would have: after 5 updates, of which the checkpoint at step 3 knows 3."""
+    nothing = {"val__every": 0, "sample__every": 0, "eval__metrics": "()", "optim__part_lrs": "backbone:0.5"}
+    frozen = nothing | {"optim__freeze": "label:5", "log__every": 1, "checkpoint__keep": 9}
+    straight, parted = tmp_path / "straight", tmp_path / "parted"
+    for workdir, steps in ((straight, 8), (parted, 3), (parted, 8)):
+        assert main_jax.main(arguments(workdir, **frozen, train__steps=steps)) == 0
+    assert state_print(straight, **frozen) == state_print(parted, **frozen)
+    assert log(straight) == log(parted)
+    norms = [line["train/param_norm/label"] for line in log(parted)]
+    assert len(set(norms[:5])) == 1 and len(set(norms[4:])) == 4
+    assert all(line["train/grad_norm/label"] > 0 for line in log(parted))
 
 
 def test_the_loop_reads_only_control_scalars_two_steps_old(tmp_path, monkeypatch):

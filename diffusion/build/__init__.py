@@ -17,6 +17,7 @@ from diffusion.best import resolve_metric
 from diffusion.build.choices import check_seed, choose, known, section
 from diffusion.build.evaluation import make_evaluation, measured
 from diffusion.build.model import make_diffusion, sets
+from diffusion.build.parts import initial_parts, part_names
 from diffusion.build.sampling import make_sampling
 from diffusion.build.training import make_optimiser, snapshot_every, strict_slices
 from diffusion.data.class_split import class_split, restricted
@@ -43,7 +44,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
       ConfigError: a value that cannot be, or a combination that cannot run; the message names the field.
       DataError: data that cannot be, as far as metadata tells.
     """
-    c = config
+    c, workdir = config, Path(workdir or f"runs/{config.name}")
     check_seed("seed", c.seed)
     cluster(c)
     train = section("train", settings.Train, c.train)
@@ -53,7 +54,8 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     if c.eval.data:
         dataset, transform = _other_data(c, transform, training)
     mesh = make_mesh(c.mesh.data, c.mesh.fsdp)
-    schedule, optimiser = make_optimiser(c, strict_slices(c, mesh.size), training)
+    parts = part_names(c, diffusion.net)
+    schedule, optimiser = make_optimiser(c, strict_slices(c, mesh.size), training, parts)
     evaluate, extractors = make_evaluation(c, dataset, optimiser.averages, training=training)
     val = section("val", settings.Validate, c.val)
     checkpoint = section("checkpoint", settings.Checkpoint, c.checkpoint)
@@ -64,9 +66,10 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         )
     return Program(
         config=_resolved(config, best, optimiser.averages.use),
-        workdir=Path(workdir or f"runs/{c.name}"),
+        workdir=workdir,
         seed=c.seed,
         init_from=c.init_from,
+        init_parts=initial_parts(c.init_parts, parts, begins=training and not _holds_run(workdir)),
         mesh=mesh,
         dataset=dataset,
         transform=transform,
@@ -93,6 +96,12 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
 def cluster(config: ConfigDict) -> settings.Cluster:
     """How this process finds the others; `diffusion.cluster.join` takes it before any device is used."""
     return section("cluster", settings.Cluster, config.cluster)
+
+
+def _holds_run(workdir: Path) -> bool:
+    """Whether there are checkpoints to go on from."""
+    folder = workdir / "checkpoints"
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _loading(config: ConfigDict) -> Loading:

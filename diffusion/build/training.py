@@ -1,11 +1,13 @@
 """How it is trained: optimiser, averages, reduction."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ml_collections import ConfigDict
 
 from diffusion import posthoc
 from diffusion.build.choices import choose, known
+from diffusion.build.parts import part_rules
 from diffusion.ema import EMAS, WIDEST, Averages, exponent, width_name
 from diffusion.errors import ConfigError
 from diffusion.lr_schedules import LR_SCHEDULES, Schedule
@@ -13,7 +15,12 @@ from diffusion.optim import CLIPS, OPTIMIZERS, make_optimizer
 from diffusion.steps import Optimiser
 
 
-def make_optimiser(c: ConfigDict, strict: int, training: bool) -> tuple[Schedule, Optimiser]:
+def make_optimiser(c: ConfigDict, strict: int, training: bool, parts: Sequence[str]) -> tuple[Schedule, Optimiser]:
+    """The schedule of the rate, and the optimiser.
+
+    Args:
+      parts: of the net, where a field of ``optim`` speaks of one.
+    """
     if c.optim.micro_batches < 1:
         raise ConfigError("optim.micro_batches", f"is {c.optim.micro_batches}; at least 1 is needed")
     if not c.optim.lr > 0:
@@ -24,7 +31,8 @@ def make_optimiser(c: ConfigDict, strict: int, training: bool) -> tuple[Schedule
             f"adaptive looks at columns of kernels, not of stacks of them: take net.{c.net.name}.scan=false",
         )
     schedule = choose(LR_SCHEDULES, "optim", c.optim, "schedule", c.optim.lr, c.train.steps)
-    tx = make_optimizer(choose(OPTIMIZERS, "optim", c.optim, "name"), choose(CLIPS, "optim", c.optim, "clip"))
+    optimizer, clip = choose(OPTIMIZERS, "optim", c.optim, "name"), choose(CLIPS, "optim", c.optim, "clip")
+    tx = make_optimizer(optimizer, clip, part_rules(c.optim, parts))
     averages = _averages(c.ema, training)
     return schedule, Optimiser(tx, schedule, averages, c.ema.every, c.optim.micro_batches, strict, c.train.max_loss)
 
