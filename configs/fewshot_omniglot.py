@@ -1,11 +1,11 @@
 """Few-shot Omniglot at 28x28 with FSDM's sizes: characters of alphabets never seen, from five drawings.
 
-    python main_jax.py --config=configs/fewshot_omniglot.py --config.data.root=data/fewshot          # FiLM
-    python main_jax.py --config=configs/fewshot_omniglot.py:lag --config.data.root=data/fewshot      # cross-attention
+    python main_jax.py --config=configs/fewshot_omniglot.py      # FiLM
+    python main_jax.py --config=configs/fewshot_omniglot.py:lag  # cross-attention
 
-Data: ``python scripts/make_fewshot.py omniglot`` (docs/fewshot_data.md): 964 characters to train on, 659 never seen. Six of
-the 20 drawings of each are held out, so that supports have five. As configs/fewshot_cifar100.py, with patches of 7, which
-divide 28. Sets are also shown turned and mirrored, so that each character gives eight (Santoro et al. 2016 turn them).
+Data: ``python scripts/make_fewshot.py omniglot --out=data/fewshot`` (docs/fewshot_data.md), 964 characters to train on,
+659 never seen. Six of the 20 drawings of each are held out, so that supports have five. As configs/fewshot_cifar100.py,
+with patches of 7, which divide 28. Sets are also shown turned and mirrored, so that each character gives eight.
 Not measured yet: no data set was at hand.
 """
 
