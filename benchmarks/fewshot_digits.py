@@ -3,9 +3,9 @@
     python -m benchmarks.fewshot_digits [--seeds=0,1,2] [--workdir=runs/fewshot_table] [--only=NAME;…]
 
 Trains every model of ``MODELS`` that is named with every seed (what is trained already is not trained again) and draws
-``--per-class`` images from support sets of every digit. An SVC that the program does not know reads them. Of a digit that
-training never saw: how often it is read where it is the support, against how often where another digit is; and its FD
-excess beside that of the unconditional baseline. Intervals over seeds are Student's.
+``--per-class`` images from support sets of every digit. An SVC that the program does not know reads them. Of a digit
+that training never saw: how often it is read where it is the support, against how often where another digit is; and
+its FD excess beside that of the unconditional baseline. Intervals over seeds are Student's.
 """
 
 import argparse

@@ -4,7 +4,8 @@
     python main_jax.py --config=configs/fewshot_celeba.py:lag  # cross-attention
 
 Data: identities with 20 photographs or more, ``python scripts/make_fewshot.py celeba --out=data/fewshot``
-(docs/fewshot_data.md). As configs/fewshot_cifar100.py, one level deeper and with mirrored targets. Not measured yet: no data set was at hand.
+(docs/fewshot_data.md). As configs/fewshot_cifar100.py, one level deeper and with mirrored targets.
+Not measured yet: no data set was at hand.
 """
 
 from configs.fewshot_cifar100 import get_config as fewshot

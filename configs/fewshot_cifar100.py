@@ -5,8 +5,8 @@
     python main_jax.py --config=configs/fewshot_cifar100.py --config.cond.names=  # FSDM's baseline DDPM
 
 Data: data/fewshot/{train,val,test}_cifar100.npz, 60/20/20 classes of FC100 (docs/fewshot_data.md), which
-``python scripts/make_fewshot.py cifar100 --out=data/fewshot`` writes. U-Net of 64 channels; ViT of 6 layers x 12 heads x
-256 with patches of 8; sets of 6; 200,000 steps.
+``python scripts/make_fewshot.py cifar100 --out=data/fewshot`` writes. U-Net of 64 channels; ViT of 6 layers x 12
+heads x 256 with patches of 8; sets of 6; 200,000 steps.
 Not measured yet: no data set was at hand. FSDM reports, on 10,000 samples, FID in/out: DDPM 15.35/62.84, ViT-FiLM
 13.34/45.50, ViT-LAG with mean_patch 10.22/35.07; for FID take eval.extractor=inception and eval.metrics=fid,kid.
 Not FSDM's: cosine schedule, v target, DDIM with 50 steps, EMA, conditions dropped and guidance 1.5.
