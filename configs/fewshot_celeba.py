@@ -13,7 +13,7 @@ from configs.fewshot_cifar100 import get_config as fewshot
 
 def get_config(inject: str = "film"):
     c = fewshot(inject).unlock()
-    c.name = f"fewshot_celeba_{inject}"
+    c.name = "fewshot_celeba" + ("" if inject == "film" else f"_{inject}")
     c.data.fewshot.name = "celeba"
     c.data.fewshot.test_fraction = 0.3
     c.data.flip = True

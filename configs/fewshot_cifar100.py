@@ -17,12 +17,12 @@ from configs.default import get_config as default
 
 def get_config(inject: str = "film"):
     c = default().unlock()
-    c.name = f"fewshot_cifar100_{inject}"
+    c.name = "fewshot_cifar100" + ("" if inject == "film" else f"_{inject}")
     c.data.source = "fewshot"
     c.data.root = "data/fewshot"
     c.data.fewshot.name = "cifar100"
     c.data.batch_size = 192  # 32 whole sets
-    c.data.sets.size = 6
+    c.sets.size = 6
     c.cond.names = ("set",)
     c.context.encoder = "vit"
     c.context.inject = inject

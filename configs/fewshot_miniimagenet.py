@@ -12,7 +12,7 @@ from configs.fewshot_cifar100 import get_config as fewshot
 
 def get_config(inject: str = "film"):
     c = fewshot(inject).unlock()
-    c.name = f"fewshot_miniimagenet_{inject}"
+    c.name = "fewshot_miniimagenet" + ("" if inject == "film" else f"_{inject}")
     c.data.fewshot.name = "miniimagenet"
     c.data.flip = True
     return c.lock()

@@ -14,10 +14,10 @@ from configs.fewshot_cifar100 import get_config as fewshot
 
 def get_config(inject: str = "film"):
     c = fewshot(inject).unlock()
-    c.name = f"fewshot_omniglot_{inject}"
+    c.name = "fewshot_omniglot" + ("" if inject == "film" else f"_{inject}")
     c.data.fewshot.name = "omniglot"
     c.data.fewshot.test_fraction = 0.3
-    c.data.sets.symmetries = True
+    c.sets.symmetries = True
     c.context.vit.patch = 7
     c.net.unet.mults = (1, 2, 2)
     c.eval.num_classes = 200
