@@ -4,12 +4,9 @@ A section with a choice holds its shared fields and one sub-dict for each row of
 ``--config.sampler.name=ddim --config.sampler.ddim.eta=1``. Fields named ``every`` count steps from 0 of the whole run.
 """
 
-from dataclasses import asdict
-
 from ml_collections import ConfigDict
 
 from diffusion.augment import AUGMENTS
-from diffusion.data.episodes import Sets
 from diffusion.data.sources import SOURCES
 from diffusion.ema import EMAS
 from diffusion.extractors import EXTRACTORS, PERCEPTUAL
@@ -55,8 +52,14 @@ def get_config() -> ConfigDict:
         train_classes=(),
         test_classes=(),
         num_test_classes=0,  # or so many that never are, drawn by split_seed
-        sets=asdict(Sets()),  # of images of one class, for cond.names=set; docs/fewshot.md says what the fields mean
         **rows(SOURCES),
+    )
+    c.sets = dict(  # of images of one class, for cond.names=set: a target is drawn from the others of its set
+        size=6,  # images of a set
+        min_size=0,  # above 0: every set shows a number of images drawn from min_size to size
+        targets=0,  # images of a set that are learned in an epoch, drawn by the seed; 0 all
+        leave_one_out=True,  # false: the target is one of the images that it is drawn from
+        symmetries=False,  # show each set in one of the square's 8 symmetries, which makes more classes of few
     )
     c.augment = dict(  # of training images, on the device; the net is told what was done, and draws images as they are
         name="none",  # or edm, which mirrors and turns: never for digits or text, and not with data.flip

@@ -50,11 +50,12 @@ def class_sheet(worst: Sequence[ClassImages], best: Sequence[ClassImages], colum
 
 
 def set_sheet(parts: Mapping[str, Sequence[ClassImages]], columns: Mapping[str, int]) -> np.ndarray:
-    """A row per set with its support, generated and real images side by side, below the title of its part.
+    """A row per set with its support, generated and perhaps real images side by side, below the title of its part.
 
     Args:
       parts: sets by title; a part without sets is left out.
-      columns: tiles of "support", "generated" and "real"; what a set has no image for stays white.
+      columns: tiles of "support", "generated", "real", as far as these are to be shown; what a set has no image for
+        stays white.
 
     Returns:
       u8[H W c].
@@ -62,7 +63,7 @@ def set_sheet(parts: Mapping[str, Sequence[ClassImages]], columns: Mapping[str, 
     Raises:
       ValueError: as `class_sheet`.
     """
-    return _sheet(parts, {side: columns[side] for side in ("support", "generated", "real")})
+    return _sheet(parts, columns)
 
 
 def _sheet(parts: Mapping[str, Sequence[ClassImages]], columns: Mapping[str, int]) -> np.ndarray:
@@ -70,7 +71,8 @@ def _sheet(parts: Mapping[str, Sequence[ClassImages]], columns: Mapping[str, int
     shapes = {getattr(one, side).shape[1:] for one in everything for side in columns}
     if len(shapes) != 1:
         raise ValueError(f"the images of a sheet have one size [h w c]; these have {sorted(shapes) or 'no class'}")
-    width = 12 + max(_width(text, size) for one in everything for text, size in _words(one))
+    texts = [word for one in everything for word in _words(one)] + [(title, HEAD) for title in parts]
+    width = 12 + max(_width(text, size) for text, size in texts)
     sections = [_section(title, some, columns, math.ceil(width)) for title, some in parts.items() if some]
     return np.concatenate([sections[0], *(_above(section, GAP // 2) for section in sections[1:])])
 

@@ -38,6 +38,7 @@ class Loading:
 @dataclass(frozen=True, eq=False)
 class Program:
     """Everything a mode needs, nothing of it started. ``config`` is for records only: nobody reads settings from it.
+    ``defaults`` is the config that sets nothing, with which the record of an older version is completed.
 
     Attributes:
       init_parts: part of the net -> the safetensors file, or WORKDIR or WORKDIR:STEP, that it begins with.
@@ -49,6 +50,7 @@ class Program:
     """
 
     config: Mapping[str, Any]
+    defaults: Mapping[str, Any]
     workdir: Path
     seed: int
     init_from: str

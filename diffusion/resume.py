@@ -51,6 +51,17 @@ def config_differences(
     return [pair for pair in pairs if not free(pair[0]) and _plain(pair[1]) != _plain(pair[2])]
 
 
+def completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A config that an older version wrote, with the fields that came later at their defaults: those change nothing."""
+    return {
+        **saved,
+        **{
+            name: completed(saved.get(name, {}), value) if isinstance(value, Mapping) else saved.get(name, value)
+            for name, value in defaults.items()
+        },
+    }
+
+
 def check_config(
     saved: Mapping[str, Any], wanted: Mapping[str, Any], *, depends_on_steps: bool, allow: Sequence[str] = ()
 ) -> list[Difference]:

@@ -241,7 +241,7 @@ def _check_config(program: Program, path: Path) -> list[resume.Difference]:
 
 
 def _differences(program: Program, saved: dict[str, Any]) -> list[resume.Difference]:
-    depends = program.schedule.depends_on_steps
+    depends, saved = program.schedule.depends_on_steps, resume.completed(saved, program.defaults)
     return resume.check_config(saved, program.config, depends_on_steps=depends, allow=program.resume_allow)
 
 

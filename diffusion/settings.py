@@ -63,7 +63,6 @@ class Evaluate:
     reference_split: str
     support_split: str
     support_size: int
-    data: str
     reference: str
     prompt: str
     pairs: int

@@ -51,6 +51,14 @@ def of_path(program: Program, path: str, seed: int) -> tuple[Support, np.ndarray
     return support.of_images(images, most=places(program), seed=seed), images
 
 
+def pictures(program: Program, images: np.ndarray) -> np.ndarray:
+    """u8[m h w c] of members of a set, which may be latents."""
+    if not program.dataset.latent:
+        return images
+    codec = program.diffusion.codec
+    return np.asarray(codec.decode(codec.frozen, codec.encode(codec.frozen, images)))
+
+
 def about(program: Program) -> dict[str, Any]:
     """Plain JSON of all that decides the sets of an evaluation; empty where there are none."""
     if not needed(program):

@@ -17,7 +17,8 @@ from diffusion import settings, steps
 from diffusion.augment import AUGMENTS
 from diffusion.build import build
 from diffusion.config import load, override
-from diffusion.data.records import Dataset
+from diffusion.data.fewshot import fewshot
+from diffusion.data.records import ArrayRecords, Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.ema import EMAS
 from diffusion.errors import ConfigError, DataError
@@ -26,7 +27,9 @@ from diffusion.guidance import THRESHOLDS
 from diffusion.lr_schedules import LR_SCHEDULES
 from diffusion.nets.backbones import NETS
 from diffusion.nets.codec import CODECS
-from diffusion.nets.conditions import CONDITIONS
+from diffusion.nets.conditions import CONDITIONS, INJECT
+from diffusion.nets.contexts import CONTEXTS
+from diffusion.nets.set_encoders import SET_ENCODERS
 from diffusion.objective import DENSITIES, WEIGHTINGS
 from diffusion.optim import CLIPS, OPTIMIZERS
 from diffusion.process import TARGETS, Process
@@ -48,6 +51,8 @@ CHOICES = {  # the field that chooses a row of the table; its section holds the 
     "codec.name": CODECS,
     "net.name": NETS,
     "cond.names": CONDITIONS,
+    "context.encoder": SET_ENCODERS,
+    "context.kind": CONTEXTS,
     "optim.name": OPTIMIZERS,
     "optim.clip": CLIPS,
     "optim.schedule": LR_SCHEDULES,
@@ -166,9 +171,13 @@ def stand_in(source, shape, classes):
     @functools.wraps(source)
     def row(root, seed, **fields):
         names = tuple(f"class {i}" for i in range(classes))
-        return Dataset(
-            fields.get("name", "images"), names, {"train": 50_000, "test": 10_000}, shape, None, shape == (32, 32, 4)
-        )
+        named, sizes = fields.get("name", "images"), {"train": 50_000, "test": 10_000}
+        split = {"train": tuple(range(classes - 1)), "test": (classes - 1,)} if source is fewshot else {}
+        return Dataset(named, names, sizes, shape, labelled if split else None, shape == (32, 32, 4), split)
+
+    def labelled(split):
+        images = np.broadcast_to(np.zeros(shape, np.uint8), (4 * classes, *shape))
+        return ArrayRecords(images, np.arange(4 * classes, dtype=np.int32) % classes, labelled=True)
 
     return row
 
@@ -182,23 +191,28 @@ STAND_INS = {  # recipe: its images and classes, of data that is not at hand, an
     "imagenet256_dit": ((32, 32, 4), 1000, 675e6),
     "imagenet256_sit": ((32, 32, 4), 1000, 675e6),
     "jit_b16": (None, 1000, 131e6),
+    **{f"fewshot_{name}": ((32, 32, 3), 100, None) for name in ("cifar100", "miniimagenet")},
+    "fewshot_omniglot": ((28, 28, 1), 1623, None),
+    "fewshot_celeba": ((64, 64, 3), 6349, None),
 }
 NO_RECIPE = {"__init__", "from_json"}
 RECIPES = sorted({p.stem for p in (REPO / "configs").glob("*.py")} - NO_RECIPE)
+FEWSHOT = [name for name in RECIPES if name.startswith("fewshot_")]
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_config_builds(name, monkeypatch, compiled):
-    config = load(f"configs/{name}.py", get_config())
+@pytest.mark.parametrize("recipe", [*RECIPES, *(f"{name}.py:{inject}" for name in FEWSHOT for inject in INJECT)])
+def test_every_config_builds(recipe, monkeypatch, compiled):
+    name, _, inject = recipe.partition(".py:")
+    config = load(f"configs/{name}.py:{inject}" if inject else f"configs/{name}.py", get_config())
     if name in STAND_INS:
         source = config.data.source
         shape, classes, _ = STAND_INS[name]
         monkeypatch.setitem(SOURCES, source, stand_in(SOURCES[source], shape, classes))
     program = build(config)
-    assert program.name == name
+    assert program.name in (name, f"{name}_{inject}")
     assert jax.eval_shape(program.sampling.times).ndim == 1
-    counted = count_parameters(abstract_params(program))
-    assert counted == pytest.approx(STAND_INS[name][2], rel=0.01) if name in STAND_INS else counted > 0
+    counted, published = count_parameters(abstract_params(program)), STAND_INS.get(name, (None,))[-1]
+    assert counted == pytest.approx(published, rel=0.01) if published else counted > 0
     assert compiled == []
 
 

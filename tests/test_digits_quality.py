@@ -4,24 +4,9 @@ import numpy as np
 import pytest
 
 import main_jax
+from benchmarks.digits_judge import pixels, svc
 
 PER_CLASS = 100
-
-
-def svc():
-    """scikit-learn's SVC on the 8x8 pixels of the training split, and that split in [0, 1]."""
-    from sklearn.svm import SVC
-
-    from diffusion.data.sources import digits
-
-    splits = {}
-    for split in ("train", "test"):
-        records = digits("", 0).open(split)
-        pixels = np.stack([records[i].image for i in range(len(records))]).reshape(len(records), -1) / 255.0
-        splits[split] = pixels, records.labels
-    judge = SVC(gamma=0.5, C=10).fit(*splits["train"])
-    assert judge.score(*splits["test"]) > 0.98
-    return judge, *splits["train"]
 
 
 def nearest(a: np.ndarray, b: np.ndarray, *, same: bool = False) -> np.ndarray:
@@ -35,12 +20,12 @@ def nearest(a: np.ndarray, b: np.ndarray, *, same: bool = False) -> np.ndarray:
 def check_quality(made: dict) -> dict[str, float]:
     """Read as asked >= 95 %; per class the nearest-training distance within 20 % of the real one; no copies."""
     judge, real, labels = svc()
-    pixels = made["images"].reshape(len(made["images"]), -1) / 255.0
-    read = float((judge.predict(pixels) == made["labels"]).mean())
+    drawn = pixels(made["images"])
+    read = float((judge.predict(drawn) == made["labels"]).mean())
     assert read >= 0.95
     ratios = {}
     for digit in range(10):
-        mine, theirs = pixels[made["labels"] == digit], real[labels == digit]
+        mine, theirs = drawn[made["labels"] == digit], real[labels == digit]
         distance = nearest(mine, theirs)
         assert distance.min() > 0, f"a copy of a training image of {digit}"
         ratios[str(digit)] = float(np.median(distance) / np.median(nearest(theirs, theirs, same=True)))

@@ -1,7 +1,7 @@
 import pytest
 
 from diffusion.errors import ConfigError, MismatchError
-from diffusion.resume import ABSENT, check_config, config_differences, is_free
+from diffusion.resume import ABSENT, check_config, completed, config_differences, is_free
 
 SAVED = {
     "seed": 0,
@@ -90,3 +90,19 @@ def test_what_is_allowed_knowingly_is_returned_to_be_said(allow):
 def test_allowing_an_unknown_field_is_refused():
     with pytest.raises(ConfigError, match="^resume.allow: 'optim.lrr'"):
         check_config(SAVED, SAVED, depends_on_steps=True, allow=("optim.lrr",))
+
+
+def test_fields_that_came_later_stand_at_their_defaults_in_an_older_record():
+    defaults = {**SAVED, "seed": 7, "optim": {"lr": 5.0, "name": "sgd", "parts": ()}, "sets": {"size": 6}}
+    older = completed(SAVED, defaults)
+    assert older == {**SAVED, "optim": {**SAVED["optim"], "parts": ()}, "sets": {"size": 6}}
+    wanted = changed(optim__parts=[], sets__size=6)
+    assert check_config(older, wanted, depends_on_steps=True) == []
+    with pytest.raises(MismatchError, match="sets.size: saved 6, asked 5"):
+        check_config(older, changed(optim__parts=[], sets__size=5), depends_on_steps=True)
+
+
+def test_fields_that_are_gone_are_kept_and_differ():
+    older = completed({**SAVED, "gone": 1}, SAVED)
+    with pytest.raises(MismatchError, match="gone: saved 1, asked"):
+        check_config(older, SAVED, depends_on_steps=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.default import get_config
 from diffusion import settings
 from diffusion.best import resolve_metric
 from diffusion.build.choices import check_seed, choose, known, section
@@ -66,6 +67,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         )
     return Program(
         config=_resolved(config, best, optimiser.averages.use),
+        defaults=get_config().to_dict(),
         workdir=workdir,
         seed=c.seed,
         init_from=c.init_from,

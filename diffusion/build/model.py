@@ -1,6 +1,5 @@
 """What is trained: process, codec, augmentation, net, loss."""
 
-import functools
 from dataclasses import replace
 
 import jax
@@ -16,7 +15,7 @@ from diffusion.data.transforms import Transform
 from diffusion.errors import ConfigError
 from diffusion.nets.backbones import NETS
 from diffusion.nets.codec import CODECS, Codec
-from diffusion.nets.conditions import CONDITIONS, SET, AugmentLabel, SetCondition, set_condition
+from diffusion.nets.conditions import CONDITIONS, INJECT, SET, AugmentLabel, SetCondition, set_condition
 from diffusion.nets.contexts import CONTEXTS
 from diffusion.nets.model import Net, make_net
 from diffusion.nets.set_encoders import SET_ENCODERS
@@ -34,6 +33,8 @@ def make_diffusion(c: ConfigDict, dataset: Dataset, transform: Transform) -> Dif
     process, weighting = make_process(c.process), choose(WEIGHTINGS, "objective", c.objective, "weighting")
     _check_weighting(weighting, c.objective.weighting, process)
     codec = _codec(c.codec, dataset)
+    for field, names in (("encoder", SET_ENCODERS), ("kind", CONTEXTS), ("inject", INJECT)):
+        known(names, f"context.{field}", c.context[field])
     for name in ("drop", "drop_all"):
         if not 0 <= c.cond[name] <= 1:
             raise ConfigError(f"cond.{name}", f"is {c.cond[name]}; it must lie in [0, 1]")
@@ -129,8 +130,7 @@ def _net(
 def _set_condition(c: ConfigDict, size: int) -> SetCondition:
     """The condition on sets of images of ``size`` pixels, from the section ``context``."""
     encoder = choose(SET_ENCODERS, "context", c, "encoder", size)
-    context = choose(CONTEXTS, "context", c, "kind", encoder.d)
-    return section("context", functools.partial(set_condition, encoder, context), {"inject": c.inject})
+    return set_condition(encoder, choose(CONTEXTS, "context", c, "kind", encoder.d), inject=c.inject)
 
 
 def _example(config: ConfigDict, shape: tuple[int, int, int]) -> Cond:
@@ -141,5 +141,5 @@ def _example(config: ConfigDict, shape: tuple[int, int, int]) -> Cond:
 
 
 def sets(config: ConfigDict) -> Sets:
-    """How sets are made, from ``data.sets``."""
-    return section("data.sets", Sets, config.data.sets)
+    """How sets are made."""
+    return section("sets", Sets, config.sets)

@@ -12,7 +12,7 @@ from diffusion.errors import DataError
 
 @dataclass(frozen=True)
 class Sets:
-    """How sets are made of a class; fields are those of ``data.sets``.
+    """How sets are made of a class; fields are those of ``sets``.
 
     Attributes:
       size: images of a set, the target among them.
@@ -23,7 +23,7 @@ class Sets:
         (Santoro 2016 turns Omniglot's characters so); never where upright and turned must mean the same.
     """
 
-    size: int = 6
+    size: int
     min_size: int = 0
     targets: int = 0
     leave_one_out: bool = True

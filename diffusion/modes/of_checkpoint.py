@@ -98,7 +98,9 @@ def sample(program: Program, stop: StopRequest) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     paths, drawn = (drawn, drawn[:, -1]) if s.trajectory else (None, drawn)
     arrays = {"images": drawn} | ({"labels": asked.label.astype(np.int32)} if names else {})
-    arrays |= {} if shown is None else {"support": shown}
+    if supports.needed(program):
+        sets = (support or supports.of_split(program, s.seed)).of(asked.label, asked.index)
+        arrays |= {"set": sets.images, "set_valid": sets.valid}
     partial = folder / f".samples.{os.getpid()}.npz"
     np.savez(partial, **arrays)
     os.replace(partial, folder / "samples.npz")
