@@ -140,7 +140,7 @@ def check(program: Program, subject: Subject | None = None) -> None:
             widths[name] = found["features"].shape[1]
     check_counts(program, widths, subject)
     if supports.needed(program) and subject is None:
-        supports.check(program, chosen(program))
+        supports.check(program, chosen(program), "eval.classes")
     for metric in e.metrics:
         if "text" in METRICS[metric].needs:
             networks[e.network(metric)].tokenise(["a"])

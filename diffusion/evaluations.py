@@ -60,7 +60,7 @@ def evaluation(
     for variant in variants(program):
         report = evaluate.report(program, weights[variant.average], step, between, variant)
         head = f"Evaluation of step {step}" + ("" if variant.own else f", {variant.label}")
-        publish(program, report, stem(program, step, variant), head, writers, step)
+        publish(program, report, stem(program, step, variant), head, writers, step, variant.prefix)
         values |= {name: value for name, value in report.values.items() if variant.own or _logged(name)}
         values |= {"perf/eval_seconds": values.get("perf/eval_seconds", 0.0) + report.body["seconds"]}
         points += points_of(report.scores.figures, step, variant.average, variant.scale)
@@ -76,9 +76,18 @@ def evaluation(
 
 
 def publish(
-    program: Program, report: Report, stem: Path, head: str, writers: MultiWriter | None = None, step: int = 0
+    program: Program,
+    report: Report,
+    stem: Path,
+    head: str,
+    writers: MultiWriter | None = None,
+    step: int = 0,
+    prefix: str = "eval/",
 ) -> None:
-    """JSON, CSV and figures beside ``stem``, and the table; the first process does it, the others help to draw."""
+    """JSON, CSV and figures beside ``stem``, and the table; the first process does it, the others help to draw.
+
+    ``writers`` get the pictures under names that begin with ``prefix``, as the figures' do.
+    """
     sheets = {
         "images": best_and_worst(report.compared, report.scores.rows),
         "suspicious": suspicious_pairs(report.compared, report.scores.suspicious),
@@ -93,9 +102,9 @@ def publish(
     for name, sheet in sheets.items():
         save_figure(beside(stem, f"_{name}.png"), sheet)
         if sheet is not None and writers is not None:
-            writers.image(step, f"eval/{name}", sheet)
+            writers.image(step, f"{prefix}{name}", sheet)
     for side, sheet in each_side(sets).items() if writers is not None else ():
-        writers.image(step, f"eval/{side}", sheet)
+        writers.image(step, f"{prefix}{side}", sheet)
     say_report(program, report, head, f"{stem}_classes.csv")
 
 
@@ -110,7 +119,7 @@ def each_side(sets: Mapping[str, Sequence[ClassImages]]) -> dict[str, np.ndarray
     rows = [one for some in sets.values() for one in some]
     found = {}
     for side in ("support", "generated", "real") if rows else ():
-        columns = max(len(getattr(one, side)) for one in rows)
+        columns = max(1, *(len(getattr(one, side)) for one in rows))
         tiles = np.concatenate([filled(getattr(one, side), columns) for one in rows])
         found[side] = grid(tiles, columns, labels=[one.name for one in rows])
     return found

@@ -42,7 +42,8 @@ def generate(
       done: places i[r] -> whether that batch is there already and is left out.
       given: [n …] by name, see `sample_step.Given`; ``toward`` is i[n 2], the (label, index) whose key it is.
       first, trajectory: see `make_sample_step`.
-      support: the sets that the images are conditioned on; by default those of their classes, drawn by ``seed``.
+      support: the sets that the images are conditioned on, in place of their classes; by default sets of their
+        classes, drawn by ``seed``.
 
     Yields:
       (places i[r], images u8[b h w c] on the device, of which the first r are real), every place at most once.
@@ -61,7 +62,10 @@ def generate(
             continue
         filled = np.resize(places, rows)[here]
         drawn = put_rows(program.mesh, (label[filled].astype(np.int32), index[filled].astype(np.int32)))
-        cond = {CLASS_CONDITION: drawn[0]} if CLASS_CONDITION in program.diffusion.net.conditions else {}
+        cond: dict[str, Any] = {}
+        if CLASS_CONDITION in program.diffusion.net.conditions:
+            unknown = np.full(len(filled), -1, np.int32)  # of no class that the net knows: its null
+            cond[CLASS_CONDITION] = drawn[0] if support is None else put_rows(program.mesh, unknown)
         if supports.needed(program):
             sets = (support or supports.of_split(program, seed)).of(label[filled], index[filled])
             cond[SET] = put_rows(program.mesh, sets)

@@ -1,6 +1,7 @@
 """What the images of a program are conditioned on where its net sees sets."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,8 @@ def about(program: Program) -> dict[str, Any]:
     }
 
 
-def check(program: Program, classes: list[int]) -> None:
-    """Raises ConfigError where one of the classes has no image to be shown to the net."""
+def check(program: Program, classes: Iterable[int], chosen_by: str) -> None:
+    """Raises ConfigError where one of the classes, which the field ``chosen_by`` names, has no image to be shown."""
     split = program.eval.support_split
     there = np.unique(program.dataset.open(split).labels)
     absent = [program.dataset.classes[c] for c in classes if c not in there]
@@ -85,5 +86,5 @@ def check(program: Program, classes: list[int]) -> None:
         raise ConfigError(
             "eval.support_split",
             f"{split} has no image of {', '.join(absent[:5])}{', …' * (len(absent) > 5)} to condition on; take another "
-            "split, or leave these classes out with eval.classes",
+            f"split, or leave these classes out with {chosen_by}",
         )

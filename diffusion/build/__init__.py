@@ -127,16 +127,21 @@ def _resolved(config: ConfigDict, best: tuple[str, str], use: str) -> dict[str, 
 
 def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
     check_seed("data.split_seed", c.split_seed)
-    try:
-        dataset = choose(SOURCES, "data", c, "source", c.root, c.split_seed)
-    except DataError as error:
-        error.status = 2  # found before step 0
-        raise
+    dataset = _opened("data", c, c.split_seed)
     if dataset.latent:
         for field in ("size", "channels", "flip"):
             if c[field]:
                 raise ConfigError(f"data.{field}", f"is {c[field]}; it is for images, and {dataset.name} holds latents")
     return _split_by_class(dataset, c), make_transform(c.size, c.channels, c.flip, dataset.image_shape)
+
+
+def _opened(section: str, c: ConfigDict, split_seed: int) -> Dataset:
+    """The set of ``c.source`` at ``c.root``."""
+    try:
+        return choose(SOURCES, section, c, "source", c.root, split_seed)
+    except DataError as error:
+        error.status = 2  # found before step 0
+        raise
 
 
 def _split_by_class(dataset: Dataset, c: ConfigDict) -> Dataset:
@@ -157,7 +162,12 @@ def _other_data(config: ConfigDict, transform: Transform, training: bool) -> tup
     c = ConfigDict(dict(source=source, root=root, **rows({source: SOURCES[source]})))
     if source == "tfds":
         c.root, c.tfds.name = config.data.root if config.data.source == source else "", root
-    dataset = choose(SOURCES, "eval.data", c, "source", c.root, config.data.split_seed)
+    try:
+        dataset = _opened(field, c, config.data.split_seed)
+    except ConfigError as error:  # which names the field of ``data`` that the same mistake is made in
+        raise ConfigError(field, str(error).removeprefix(f"{error.field}: ")) from error
     if dataset.latent:
         raise ConfigError(field, f"{dataset.name} holds latents; give a set of images")
+    if SET in config.cond.names and not dataset.classes:
+        raise ConfigError(field, f"{dataset.name} has no classes, and the net is shown sets of images of one class")
     return dataset, replace(transform, resize=dataset.image_shape is None or dataset.image_shape != transform.shape)

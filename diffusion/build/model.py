@@ -1,6 +1,8 @@
 """What is trained: process, codec, augmentation, net, loss."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,10 +123,24 @@ def _net(
             conditioners[name] = _set_condition(config.context, height)
         else:
             conditioners[name] = row(CONDITIONS, "cond", cond, name, len(dataset.classes), dataset.seen or None)
+    _check_widths(conditioners, config.context.inject)
     label = AugmentLabel(augment.numbers) if augment.numbers else None
     net = make_net(backbone, conditioners, shape, _example(config, shape), label)
     learns = weighting.init
     return replace(net, init=jax.jit(lambda key: {**net.init(key), **learns()})) if learns else net
+
+
+def _check_widths(conditioners: Mapping[str, Any], inject: str) -> None:
+    """Vectors of several conditions are added."""
+    if inject == "lag" or not {CLASS_CONDITION, SET} <= set(conditioners):
+        return
+    found, wanted = (conditioners[name].d for name in (CLASS_CONDITION, SET))
+    if found != wanted:
+        raise ConfigError(
+            "cond.label.d",
+            f"is {found}, and the vectors of sets, to which it is added, have {wanted} features: take {wanted}, or "
+            "context.inject=lag",
+        )
 
 
 def _set_condition(c: ConfigDict, size: int) -> SetCondition:

@@ -22,6 +22,7 @@ from diffusion.pictures import save_png
 from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.signals import StopRequest
+from diffusion.variants import own
 from diffusion.writers import MultiWriter, make_writers
 
 COLUMNS = 16  # of the sheet in samples.png, where images are not asked for class by class
@@ -52,8 +53,9 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     say(f"It wrote:\n  {folder}/")
     if len(steps) > 1 and jax.process_index() == 0:
         points = [point for one in found for point in one.points]
-        write_curve(folder / "curve.csv", points)
-        save_figure(folder / "curve.png", curve_figure(points, found[0].extractor))
+        suffix = own(program).suffix
+        write_curve(folder / f"curve{suffix}.csv", points)
+        save_figure(folder / f"curve{suffix}.png", curve_figure(points, found[0].extractor))
 
 
 def _evaluated(program: Program, step: str, stop: StopRequest) -> Evaluated:
@@ -89,7 +91,10 @@ def sample(program: Program, stop: StopRequest) -> None:
     if s.support:
         support, shown = supports.of_path(program, s.support, s.seed)
     names = () if s.support else program.dataset.classes  # a support is of no known class
-    asked = asked_drawing(program, asked_labels(s.classes, s.num, names), support)
+    label = asked_labels(s.classes, s.num, names)
+    if supports.needed(program) and not s.support:
+        supports.check(program, np.unique(label).tolist(), "sample.classes")
+    asked = asked_drawing(program, label, support)
     params, _, step = runs.ema_weights(program, s.step)
     drawn = images(program, params, seed=s.seed, purpose="sample", between=stop.check, **vars(asked))
     if jax.process_index() != 0:

@@ -7,6 +7,7 @@ from diffusion.given_images import open_images
 from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.signals import StopRequest
+from diffusion.variants import own
 
 
 def evaluate_images(program: Program, stop: StopRequest) -> None:
@@ -20,7 +21,8 @@ def evaluate_images(program: Program, stop: StopRequest) -> None:
     subject = subjects.given(program, found)
     evaluate.check(program, subject)
     report = evaluate.of_subject(program, subject, {"step": None}, stop.check)
-    stem = program.workdir / "eval" / f"images_{path.resolve().name.removesuffix('.npz')}"
+    name = f"images_{path.resolve().name.removesuffix('.npz')}{own(program).suffix}"
+    stem = program.workdir / "eval" / name
     evaluations.publish(program, report, stem, f"Evaluation of {path}")
     evaluate.forget(report.compared.chunks)
     say(f"It wrote:\n  {stem}.json\n  {stem}_classes.csv")
