@@ -1,5 +1,6 @@
 """What is trained: process, codec, augmentation, net, loss."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -130,7 +131,9 @@ def _net(
 def _set_condition(c: ConfigDict, size: int) -> SetCondition:
     """The condition on sets of images of ``size`` pixels, from the section ``context``."""
     encoder = choose(SET_ENCODERS, "context", c, "encoder", size)
-    return set_condition(encoder, choose(CONTEXTS, "context", c, "kind", encoder.d), inject=c.inject)
+    context = choose(CONTEXTS, "context", c, "kind", encoder.d)
+    keywords = {"inject": c.inject, "channels": c.channels}
+    return section("context", functools.partial(set_condition, encoder, context), keywords)
 
 
 def _example(config: ConfigDict, shape: tuple[int, int, int]) -> Cond:
