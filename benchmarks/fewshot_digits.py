@@ -20,7 +20,8 @@ from benchmarks.digits_judge import pixels, svc
 
 CONFIG = "configs/fewshot_digits.py"
 MODELS = {
-    "film": ["--config=" + CONFIG],
+    "grid": ["--config=" + CONFIG],
+    "film": ["--config=" + CONFIG + ":film"],
     "lag": ["--config=" + CONFIG + ":lag"],
     "both": ["--config=" + CONFIG + ":both"],
     "unconditional": ["--config=" + CONFIG, "--config.cond.names="],
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--workdir", type=Path, default=Path("runs/fewshot_table"))
-    parser.add_argument("--only", default=f"both;{BASELINE}", help="models by name, separated by semicolons")
+    parser.add_argument("--only", default=f"grid;{BASELINE}", help="models by name, separated by semicolons")
     parser.add_argument("--per-class", type=int, default=100, help="images drawn from supports of each digit")
     given = parser.parse_args()
     seeds, names = [int(seed) for seed in given.seeds.split(",")], given.only.split(";")

@@ -96,7 +96,9 @@ def get_config() -> ConfigDict:
     )
     c.context = dict(  # what cond.names=set makes of a set of images
         encoder="vit",  # vit (all images' patches together), unet (each image by itself), vit_set (images stacked)
-        inject="film",  # film (scale and shift of norms), lag (cross-attention), both
+        # film (scale and shift of norms), lag (cross-attention), both; grid (channels beside the noisy image), all
+        inject="film",
+        channels=16,  # of the grid
         kind="deterministic",  # deterministic, gaussian (a draw, with KL), discrete (a codebook)
         **rows(SET_ENCODERS),
         **rows(CONTEXTS),

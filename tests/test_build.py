@@ -381,6 +381,8 @@ REFUSED = [  # what is said, the field that is named, what else
     (["cond.drop=2"], "cond.drop", "[0, 1]"),
     (["cond.label.d=0"], "cond.label.d", "positive"),
     (["cond.names=label,set"], "cond.label.d", "is 128, and the vectors of sets, to which it is added, have 256"),
+    (["context.inject=cross"], "context.inject", "film, lag, both, grid, all"),
+    (["context.channels=0"], "context.channels", "at least 1"),
     (["cond.names=set", "context.vit.patch=3"], "context.vit.patch", "must divide the image size, 8"),
     (["cond.names=set", "context.vit.pool=max"], "context.vit.pool", "cls, mean, sum"),
     (["cond.names=set", "sets.size=1"], "sets.size", "at least 2 is needed: leave_one_out takes the target out"),

@@ -104,6 +104,9 @@ class TestSupports:
         np.testing.assert_array_equal(one.images, two.images)
         np.testing.assert_array_equal(one.valid, two.valid)
         assert one.valid.all() and one.images.shape == (120, 5, 8, 8, 1)
+        for sets in np.split(one.images, 10):  # 12 images of a class, of which six share a set
+            assert len({images.tobytes() for images in sets[:6]}) == len({images.tobytes() for images in sets[6:]}) == 1
+            assert sets[0].tobytes() != sets[6].tobytes()
 
     @pytest.mark.parametrize(("split", "size"), [("train", 0), ("test", 2), ("test_unseen", 0)])
     def test_the_split_and_the_size_are_as_asked(self, tmp_path, split, size):

@@ -174,15 +174,17 @@ class TestDrawing:
         assert (drawn[1.0, "theirs"] != drawn[1.0, "nobody"]).any()
 
     @pytest.mark.parametrize(
-        ("encoder", "kind", "timed"),
+        ("encoder", "kind", "inject", "timed"),
         [
-            (of_encoder("vit"), "deterministic", False),
-            (of_encoder("unet"), "gaussian", False),
-            (of_encoder("vit", vit__time_token=True), "gaussian", True),
+            (of_encoder("vit"), "deterministic", "all", False),
+            (of_encoder("unet"), "gaussian", "both", False),
+            (of_encoder("vit", vit__time_token=True), "gaussian", "both", True),
         ],
     )
-    def test_a_set_that_is_encoded_once_draws_as_one_encoded_at_every_step(self, tmp_path, encoder, kind, timed):
-        p = program(tmp_path / "run", **PLAIN | encoder | {"context__kind": kind, "context__inject": "both"})
+    def test_a_set_that_is_encoded_once_draws_as_one_encoded_at_every_step(
+        self, tmp_path, encoder, kind, inject, timed
+    ):
+        p = program(tmp_path / "run", **PLAIN | encoder | {"context__kind": kind, "context__inject": inject})
         d, params = p.diffusion, weights(p)
         if timed:
             blocks = params["conditioners_set"]["encoder"]["blocks"]

@@ -1,5 +1,6 @@
 """What is trained: process, codec, augmentation, net, loss."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,8 @@ def make_diffusion(c: ConfigDict, dataset: Dataset, transform: Transform) -> Dif
     codec = _codec(c.codec, dataset)
     for field, names in (("encoder", SET_ENCODERS), ("kind", CONTEXTS), ("inject", INJECT)):
         known(names, f"context.{field}", c.context[field])
+    if c.context.channels < 1:
+        raise ConfigError("context.channels", f"is {c.context.channels}; at least 1 is needed")
     for name in ("drop", "drop_all"):
         if not 0 <= c.cond[name] <= 1:
             raise ConfigError(f"cond.{name}", f"is {c.cond[name]}; it must lie in [0, 1]")
@@ -132,7 +135,7 @@ def _net(
 
 def _check_widths(conditioners: Mapping[str, Any], inject: str) -> None:
     """Vectors of several conditions are added."""
-    if inject == "lag" or not {CLASS_CONDITION, SET} <= set(conditioners):
+    if "vec" not in INJECT[inject] or not {CLASS_CONDITION, SET} <= set(conditioners):
         return
     found, wanted = (conditioners[name].d for name in (CLASS_CONDITION, SET))
     if found != wanted:
@@ -146,7 +149,9 @@ def _check_widths(conditioners: Mapping[str, Any], inject: str) -> None:
 def _set_condition(c: ConfigDict, size: int) -> SetCondition:
     """The condition on sets of images of ``size`` pixels, from the section ``context``."""
     encoder = choose(SET_ENCODERS, "context", c, "encoder", size)
-    return set_condition(encoder, choose(CONTEXTS, "context", c, "kind", encoder.d), inject=c.inject)
+    context = choose(CONTEXTS, "context", c, "kind", encoder.d)
+    keywords = {"inject": c.inject, "channels": c.channels}
+    return section("context", functools.partial(set_condition, encoder, context), keywords)
 
 
 def _example(config: ConfigDict, shape: tuple[int, int, int]) -> Cond:

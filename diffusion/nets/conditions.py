@@ -4,19 +4,28 @@ Every one has ``encode(value, c_noise) -> value``, the part that a sampler may d
 ``(value, null bool[b], c_noise) -> Ports``.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion.nets.checks import one_of
+from diffusion.nets.checks import at_least, one_of
 from diffusion.nets.layers import Dense
+from diffusion.nets.patches import unpatched
 from diffusion.types import Array, EncodedSet, ImageSet, Ports
 
 AUGMENT = "augment"  # the name of the numbers of `diffusion.augment` in a Cond
 SET = "set"  # the name of an ImageSet in a Cond
-INJECT = ("film", "lag", "both")
+INJECT = {  # to the ports that a set goes to
+    "film": ("vec",),
+    "lag": ("seq",),
+    "both": ("vec", "seq"),
+    "grid": ("grid",),
+    "all": ("vec", "seq", "grid"),
+}
+OF_PLACES = ("mean_patch", "sum_patch")  # pools whose tokens are the image's places, in rows
 
 
 class Label(nn.Module):
@@ -64,22 +73,26 @@ def label(classes: int, trained: Sequence[int] | None = None, *, d: int = 128) -
 
 
 class SetCondition(nn.Module):
-    """A set of images to the ``vec`` port, the ``seq`` port, or both. See ``set_condition``.
+    """A set of images to ports. See ``set_condition``.
 
     Attributes:
       encoder: of ``set_encoders.SET_ENCODERS``.
       context: of ``contexts.CONTEXTS``, for tokens of width d.
-      inject: film, lag or both.
+      inject: a row of INJECT.
       d: width of the tokens.
+      channels: of the ``grid`` port.
     """
 
     encoder: nn.Module
     context: nn.Module
     inject: str
     d: int
+    channels: int
 
     def setup(self) -> None:
         self.null = nn.Embed(1, self.d, embedding_init=nn.initializers.ones_init())
+        if "grid" in INJECT[self.inject]:
+            self.map = Dense(self.channels * self.encoder.place**2)
 
     @property
     def timed(self) -> bool:
@@ -89,7 +102,7 @@ class SetCondition(nn.Module):
     def __call__(self, value: ImageSet | EncodedSet, null: Array, c_noise: Array | None = None) -> Ports:
         """A set of each of b rows, null bool[b], c_noise f32[b] -> Ports(vec=[b d], seq=[b l d], seq_valid=bool[b l]).
 
-        Where the set is empty or ``null`` is True, the learned null is the only valid token.
+        Where the set is empty or ``null`` is True, the learned null is the only valid token, and that of every place.
         """
         if isinstance(value, ImageSet):
             # no member, no penalty: what a row does not use costs it nothing
@@ -99,7 +112,12 @@ class SetCondition(nn.Module):
         valid = jnp.where(gone, first, value.token_valid)
         token = self.null(jnp.zeros(1, jnp.int32))[None]
         tokens = jnp.where(gone[..., None], token, value.tokens)
-        return self._ports(jnp.where(valid[..., None], tokens, 0.0), valid)
+        ports = {"vec": tokens_mean(tokens, valid), "seq": jnp.where(valid[..., None], tokens, 0.0)}
+        if "grid" in INJECT[self.inject]:
+            side = math.isqrt(tokens.shape[1])
+            ports["grid"] = unpatched(self.map(tokens), side, side, self.encoder.place)
+        chosen = {port: ports[port] for port in INJECT[self.inject]}
+        return Ports(**chosen, seq_valid=valid if "seq" in chosen else None)
 
     def encode(self, value: ImageSet, c_noise: Array | None = None) -> EncodedSet:
         """The part that a sampler does once, or at every noise level where ``timed``.
@@ -119,29 +137,31 @@ class SetCondition(nn.Module):
         tokens = jnp.where(valid[..., None], self.context(tokens, valid, value.keys), 0.0)
         return EncodedSet(tokens, valid, ~value.valid.any(1))
 
-    def _ports(self, tokens: Array, valid: Array) -> Ports:
-        vec = tokens.sum(1) / valid.sum(1, keepdims=True)
-        return {
-            "film": Ports(vec=vec),
-            "lag": Ports(seq=tokens, seq_valid=valid),
-            "both": Ports(vec=vec, seq=tokens, seq_valid=valid),
-        }[self.inject]
+
+def tokens_mean(tokens: Array, valid: Array) -> Array:
+    """Mean over the valid ones of tokens [b l d], of which there is one at least: [b d]."""
+    return jnp.where(valid[..., None], tokens, 0.0).sum(1) / valid.sum(1, keepdims=True)
 
 
-def set_condition(encoder: nn.Module, context: nn.Module, *, inject: str = "film") -> SetCondition:
+def set_condition(encoder: nn.Module, context: nn.Module, *, inject: str = "film", channels: int = 16) -> SetCondition:
     """A set of images through an encoder and a context.
 
     Args:
       encoder: whose ``d`` is the width of its tokens.
       context: for tokens of that width.
       inject: film scales and shifts what norms answer by the tokens' mean, lag is cross-attention to the tokens (FSDM,
-        Giannone 2022), both is both.
+        Giannone 2022), both is both; grid lays what the set holds at each place beside the noisy image, as channels;
+        all is all three.
+      channels: of the grid.
 
     Raises:
-      ValueError: an unknown inject.
+      ValueError: an unknown inject, or one with a grid and an encoder whose tokens are of no places.
     """
     one_of(INJECT, inject=inject)
-    return SetCondition(encoder, context, inject, encoder.d)
+    at_least(1, channels=channels)
+    if "grid" in INJECT[inject] and encoder.pool not in OF_PLACES:
+        raise ValueError(f"inject is {inject!r}, which needs tokens of places: take an encoder's pool mean_patch")
+    return SetCondition(encoder, context, inject, encoder.d, channels)
 
 
 class AugmentLabel(nn.Module):

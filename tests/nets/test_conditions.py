@@ -19,6 +19,13 @@ NOT_NULL = jnp.zeros(3, bool)
 KINDS = [(e, c) for e in SET_ENCODERS for c in CONTEXTS if e == "vit" or c == "deterministic"]
 kinds = pytest.mark.parametrize("kind", KINDS, ids="-".join)
 injections = pytest.mark.parametrize("inject", INJECT)
+WANTED = {
+    "film": {"vec"},
+    "lag": {"seq"},
+    "both": {"vec", "seq"},
+    "grid": {"grid"},
+    "all": {"vec", "seq", "grid"},
+}
 
 
 @functools.cache
@@ -44,11 +51,38 @@ def row(tree, i):
 
 @injections
 def test_each_injection_fills_its_ports(inject):
-    ports, both = (ports_of(("vit", "deterministic"), SETS, inject=i) for i in (inject, "both"))
-    assert both.grid is None and both.vec.shape == (3, 6) and both.seq.shape == (3, 4, 6)
-    vec, seq = inject in ("film", "both"), inject in ("lag", "both")
-    wanted = Ports(both.vec if vec else None, both.seq if seq else None, both.seq_valid if seq else None)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ports, wanted)
+    ports, whole = (ports_of(("vit", "deterministic"), SETS, inject=i) for i in (inject, "all"))
+    assert whole.vec.shape == (3, 6) and whole.seq.shape == (3, 4, 6) and whole.grid.shape == (3, 4, 4, 16)
+    filled = {port for port in ("vec", "seq", "grid") if getattr(ports, port) is not None}
+    assert filled == WANTED[inject] and (ports.seq_valid is not None) == ("seq" in filled)
+    if "grid" not in filled:  # whose kernel is one of the random weights
+        wanted = Ports(
+            **{port: getattr(ports_of(("vit", "deterministic"), SETS), port) for port in filled},
+            seq_valid=ports.seq_valid,
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ports, wanted)
+
+
+@pytest.mark.parametrize("name", SET_ENCODERS)
+def test_the_grid_shows_each_place_what_the_set_holds_there(name):
+    module = set_condition(encoder(name), context("deterministic"), inject="grid", channels=3)
+    params = params_of(module, SETS, NOT_NULL, C_NOISE)
+    grid = np.asarray(module.apply(params, SETS, NOT_NULL, C_NOISE).grid)
+    place = module.encoder.place
+    tokens = np.asarray(module.apply(params, SETS, C_NOISE, method="encode").tokens)
+    kernel, bias = (np.asarray(params["params"]["map"][leaf]) for leaf in ("kernel", "bias"))
+    for y, x in np.ndindex(4, 4):
+        token = tokens[:, (y // place) * (4 // place) + x // place] @ kernel + bias
+        own = token.reshape(3, place, place, 3)[:, y % place, x % place]
+        np.testing.assert_allclose(grid[:, y, x], own, rtol=1e-4, atol=1e-5)
+    null = module.apply(params, SETS, jnp.ones(3, bool), C_NOISE).grid
+    np.testing.assert_array_equal(null, np.tile(null[:1, :place, :place], (3, 4 // place, 4 // place, 1)))
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean", "all"])
+def test_a_grid_needs_tokens_of_places(pool):
+    with pytest.raises(ValueError, match="^inject is 'all', which needs tokens of places"):
+        set_condition(encoder("vit", pool), context("deterministic"), inject="all")
 
 
 def test_the_vector_is_the_mean_of_the_valid_tokens():
@@ -198,7 +232,7 @@ def test_fresh_weights_tell_sets_apart(kind):
 
 
 def test_an_unknown_injection_is_refused():
-    with pytest.raises(ValueError, match="^inject is 'concat'; it is one of: film, lag, both"):
+    with pytest.raises(ValueError, match="^inject is 'concat'; it is one of: film, lag, both, grid, all"):
         set_condition(encoder("unet"), context("deterministic"), inject="concat")
 
 

@@ -23,6 +23,11 @@ class HalfUNet(nn.Module):
     pool: str
     timed = False
 
+    @property
+    def place(self) -> int:
+        """Side in pixels of what a token of a place stands for."""
+        return 2 ** (len(self.mults) - 1)
+
     @nn.compact
     def __call__(self, images: Array, valid: Array, c_noise: Array | None = None) -> tuple[Array, Array]:
         """images f32[b n h w c], valid bool[b n] -> (tokens f32[b l d], bool[b l])."""

@@ -29,6 +29,11 @@ class SetViT(nn.Module):
         return self.shape.width
 
     @property
+    def place(self) -> int:
+        """Side in pixels of what a token of a place stands for."""
+        return self.patch
+
+    @property
     def timed(self) -> bool:
         return self.time_token
 

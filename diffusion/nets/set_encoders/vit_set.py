@@ -29,6 +29,11 @@ class StackedSetViT(nn.Module):
     def d(self) -> int:
         return self.shape.width
 
+    @property
+    def place(self) -> int:
+        """Side in pixels of what a token of a place stands for."""
+        return self.patch
+
     @nn.compact
     def __call__(self, images: Array, valid: Array, c_noise: Array | None = None) -> tuple[Array, Array]:
         """images f32[b n h w c], valid bool[b n] -> (tokens f32[b l d], bool[b l])."""
