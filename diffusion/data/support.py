@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.types import ImageSet
 
-KEPT = 4096  # images of supports held in memory, at most
+KEPT = 1024  # images of supports held in memory, at most
 
 
 @dataclass(frozen=True, eq=False)
