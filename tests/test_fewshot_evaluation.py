@@ -222,19 +222,20 @@ class TestSheets:
         assert nobody["support"].shape[1] == margin + 50 + 2, "a white tile where no set has a support"
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    write_npz(folder / "shifted digits.npz", {0: 20, 1: 30, 5: 12})
+    rng = np.random.default_rng(0)
+    large = rng.integers(0, 256, (40, 16, 20, 3), np.uint8)
+    np.savez(folder / "large.npz", images=large, labels=np.arange(40) % 2)
+    np.savez(folder / "bare.npz", images=large)
+    (folder / "broken.npz").write_bytes((folder / "large.npz").read_bytes()[:-40])
+    return folder
+
+
 class TestOtherData:
     """``eval.data``: another set takes the place of the run's own."""
-
-    @pytest.fixture(scope="class")
-    def others(self, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("others")
-        write_npz(folder / "shifted digits.npz", {0: 20, 1: 30, 5: 12})
-        rng = np.random.default_rng(0)
-        large = rng.integers(0, 256, (40, 16, 20, 3), np.uint8)
-        np.savez(folder / "large.npz", images=large, labels=np.arange(40) % 2)
-        np.savez(folder / "bare.npz", images=large)
-        (folder / "broken.npz").write_bytes((folder / "large.npz").read_bytes()[:-40])
-        return folder
 
     @pytest.mark.parametrize(
         ("file", "name", "classes"), [("shifted digits", "shifted-digits", 3), ("large", "large", 2)]
