@@ -51,7 +51,7 @@ class Net:
     shape: tuple[int, int, int]
     conditions: tuple[str, ...]
     encode: Callable[..., tuple[Cond, dict[str, Array]]] = lambda params, cond, c_noise: (cond, {})
-    example: Cond = field(default_factory=dict)
+    example: Cond = field(default_factory=dict, compare=False)  # so that a net can be the key of a cache
 
 
 def make_net(

@@ -157,3 +157,14 @@ def test_a_support_is_of_no_known_class_to_a_net_that_sees_classes_too(folder, t
     np.testing.assert_array_equal(images(p, params, np.zeros(3, int), np.arange(3), **which), drawn)
     table["embedding"] = table["embedding"].at[10].add(9.0)
     assert (images(p, params, np.zeros(3, int), np.arange(3), **which) != drawn).any()
+
+
+def test_an_older_average_of_the_run_may_lead_away(folder):
+    """The weaker net sees the same set."""
+    led = f"sampler.autoguidance={folder / 'run'}:3"
+    strong, weak = (
+        shown(folder, folder / "three", f"sample.step={step}", "sampler.guidance_scale=1") for step in (6, 3)
+    )
+    alone = shown(folder, folder / "three", led, "sampler.guidance_scale=0")
+    assert np.abs(alone["images"].astype(int) - weak["images"]).max() <= 1
+    assert (shown(folder, folder / "three", led)["images"] != strong["images"]).any()
