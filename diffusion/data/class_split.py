@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from diffusion.data.order import permuted
 from diffusion.data.records import Dataset, opener
 from diffusion.data.subset import Subset
 from diffusion.errors import DataError
@@ -36,8 +37,7 @@ def class_split(
     _check_asked(dataset, train, test, number)
     everything = range(len(dataset.classes))
     if number:
-        order = np.argsort(_words(seed, len(everything)), kind="stable")
-        unseen = frozenset(order[:number].tolist())
+        unseen = frozenset(permuted(len(everything), seed, *_DRAW)[:number].tolist())
         return _others(everything, unseen), tuple(sorted(unseen))
     seen, unseen = _labels("train_classes", train, dataset.classes), _labels("test_classes", test, dataset.classes)
     if both := [label for label in unseen if label in seen]:
@@ -128,8 +128,3 @@ def _label(field: str, text: str, classes: Sequence[str]) -> int:
 
 def _others(everything: Collection[int], taken: Collection[int]) -> tuple[int, ...]:
     return tuple(label for label in everything if label not in taken)
-
-
-def _words(seed: int, n: int) -> np.ndarray:
-    """u64[n]; raw, because ``Generator.permutation`` may change between NumPy versions."""
-    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=_DRAW)).random_raw(n)

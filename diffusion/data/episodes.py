@@ -103,15 +103,20 @@ def _epoch(of: Episodes, epoch: int) -> Rows:
     shown = least + np.floor(draws[:, 0] * (sets.size - least + 1)).astype(np.int64)
     turns = np.floor(draws[:, 1] * 8).astype(np.int64) * (sets.symmetries and of.shuffle)
     counts = [len(targets) for targets, _ in found]
-    members = [_context(sets, t, m, s) for (targets, m), s in zip(found, shown, strict=True) for t in targets]
-    return Rows(np.concatenate([targets for targets, _ in found]), np.stack(members), np.repeat(turns, counts))
+    members = [_contexts(sets, *one, s) for one, s in zip(found, shown, strict=True)]
+    return Rows(np.concatenate([targets for targets, _ in found]), np.concatenate(members), np.repeat(turns, counts))
 
 
-def _context(sets: Sets, target: int, members: np.ndarray, shown: int) -> np.ndarray:
-    """i64[places]: the records that a target is learned from, -1 where there are no more."""
-    others = members[members != target][: shown - 1]
-    context = others if sets.leave_one_out else np.concatenate([[target], others])
-    return np.concatenate([context, np.full(sets.places - len(context), -1)]).astype(np.int64)
+def _contexts(sets: Sets, targets: np.ndarray, members: np.ndarray, shown: int) -> np.ndarray:
+    """i64[t places]: the records that each target is learned from, -1 where there are no more.
+
+    Each of the targets i64[t] is one of the members i64[m], which differ.
+    """
+    apart = members[None, :] != targets[:, None]
+    found = np.broadcast_to(members, apart.shape)[apart].reshape(len(targets), -1)[:, : shown - 1]
+    if not sets.leave_one_out:
+        found = np.concatenate([targets[:, None], found], axis=1)
+    return np.pad(found, ((0, 0), (0, sets.places - found.shape[1])), constant_values=-1)
 
 
 def check_classes(labels: np.ndarray, sets: Sets, names: Sequence[str]) -> None:
