@@ -81,7 +81,8 @@ def say_reading(name: str, read: np.ndarray, unseen: list[int], classes: list[st
     others = np.stack([np.delete(read[:, :, d], d, axis=1).mean(1) for d in unseen], axis=1)
     rows = [*zip((classes[d] for d in unseen), own.T, others.T, strict=True), ("all", own.mean(1), others.mean(1))]
     for digit, right, wrong in rows:
-        print(f"| {digit} | {interval(right)} | {interval(wrong)} | {right.mean() / max(wrong.mean(), 1e-9):.1f} |")
+        ratio = f"{right.mean() / wrong.mean():.1f}" if wrong.any() else "none of the others'"
+        print(f"| {digit} | {interval(right)} | {interval(wrong)} | {ratio} |")
 
 
 def interval(values: np.ndarray) -> str:
