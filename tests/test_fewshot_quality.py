@@ -1,4 +1,4 @@
-"""The few-shot digits recipe, whole: minutes, so slow. A classifier that the program does not know reads what it draws."""
+"""The few-shot digits recipe, whole: minutes, so slow. A classifier that the program does not know reads its images."""
 
 import numpy as np
 import pytest
