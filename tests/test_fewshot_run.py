@@ -81,7 +81,8 @@ class TestValidation:
         deaf = weights(p)
         deaf["backbone"]["vec"]["kernel"] = jnp.zeros_like(deaf["backbone"]["vec"]["kernel"])
         found = validation(p, {"val/loss": deaf})
-        assert found["val/context_share"] == found["val/context_share_out"] == 0
+        # two passes of a compiled net may round differently: in float32 that leaves 1e-14 of a square
+        assert max(found["val/context_share"], found["val/context_share_out"]) < 1e-12
 
     def test_a_run_logs_them_and_the_norms_of_the_sets_own_part(self, tmp_path):
         quiet = SETS | {"sample__every": 0, "eval__metrics": "()", "val__every": 2, "train__steps": 4}
