@@ -9,7 +9,11 @@ import sys
 import numpy as np
 import pytest
 
+from diffusion.data.class_split import class_split, restricted
+from diffusion.data.episodes import Sets
+from diffusion.data.loader import make_loader
 from diffusion.data.tfds_source import tfds
+from diffusion.data.transforms import Transform
 from diffusion.errors import ConfigError, DataError
 
 PREPARE = """
@@ -84,6 +88,23 @@ def test_every_record_is_read_once(prepared):
         assert records[i].image.shape == (6, 5, 3) and records[i].image.dtype == np.uint8
         assert records[i].label == records.labels[i] == records[i].image[0, 0, 2]
     assert records.labelled and records.labels.dtype == np.int32
+
+
+def test_a_class_is_kept_out_and_the_other_gives_sets(prepared):
+    dataset = tfds(str(prepared), 0, name="tiny_shapes")
+    split = restricted(dataset, *class_split(dataset, ["circle"], [], 0, 0))
+    assert {name: split.sizes[name] for name in ("train_seen", "test_seen", "test_unseen")} == {
+        "train_seen": 4,
+        "test_seen": 2,
+        "test_unseen": 1,
+    }
+    keep = Transform((6, 5, 3), resize=False, flip=False)
+    loader = make_loader(split.open("train_seen"), keep, batch_size=4, rows=4, seed=0, threads=0, sets=Sets(3))
+    batch = loader.batch(0)
+    assert sorted(batch.id) == [0, 1, 2, 3] and not batch.cond["label"].any()
+    members, valid = batch.cond["set"].images[:, :, 0, 0, 0], batch.cond["set"].valid
+    assert valid.all() and set(members.ravel()) <= {0, 2, 4, 6}, "circles are the records 0, 2, 4 and 6"
+    assert not (members == batch.x[:, None, 0, 0, 0]).any()
 
 
 def test_unlabelled_with_another_image(prepared):
