@@ -94,11 +94,13 @@ def run(argv: list[str], stop: Any) -> None:
     args, overrides = parse(argv)
     config, workdir = resolve(args, overrides)
     two_cpu_devices()
-    from diffusion.build import build, cluster
+    from diffusion.build import build, cluster, compiling
     from diffusion.cluster import join
+    from diffusion.compile_cache import keep_compiled
     from diffusion.modes import MODES, OF_A_RUN, STOPPABLE
 
     join(cluster(config))
+    keep_compiled(compiling(config).cache)
     program = build(config, workdir, training=args.mode not in OF_A_RUN)
     if args.mode in STOPPABLE:
         stop.install()  # again: joining takes SIGTERM
