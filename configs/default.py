@@ -128,6 +128,8 @@ def get_config() -> ConfigDict:
         max_minutes=0.0,  # stop, save and exit 75 after so long; 0 never
         max_bad_steps=10,  # bad steps in a row that end the run with exit 3: loss or gradient not finite, or max_loss
         max_loss=0.0,  # a batch whose mean loss is above it is skipped, as a bad step; 0 allows any finite one
+        # measurements of checkpoint.best_metric in a row, none of them better, that end the run; 0 trains all steps
+        patience=0,
         debug=False,  # after a bad step, name the first layer whose output is not finite; slower: waits for every step
     )
     c.val = dict(every=250)  # steps between validation losses (fixed t and noise; EMA and raw weights); 0 never
@@ -135,6 +137,7 @@ def get_config() -> ConfigDict:
         every=250,  # steps between checkpoints; the last step is always saved
         keep=2,  # newest checkpoints kept
         keep_best=1,  # best checkpoints kept beside them
+        keep_every=0,  # steps between checkpoints that are kept for good, and saved for it; 0 keeps none so
         best_metric="loss",  # any logged name; loss is val/loss, or train/loss without validation
         best_mode="auto",  # min, max, or auto by the metric's name
         resume="auto",  # auto goes on where the workdir stands; never refuses a workdir that holds a run
@@ -193,11 +196,14 @@ def get_config() -> ConfigDict:
         seed=0,
         step="latest",  # of the checkpoint: latest, best or a number
         out="",  # folder of samples.npz and samples.png; the workdir where empty
-        start="",  # PNG, npz or folder of PNGs to start from (SDEdit), cycled to the number of images
-        t0=1.0,  # of the schedule's way to noise, (0, 1], at which they start: less keeps more of them
+        # PNG, npz or folder of PNGs to start from (SDEdit), cycled to the number of images; or data:train, data:test:
+        # each image from a real one of its own class
+        start="",
+        t0=1.0,  # strength: of the schedule's way to noise, (0, 1], at which they start: less keeps more of them
         mask="",  # PNG of the images' size: their light pixels (128 and above) stay (inpainting)
         interpolate=0,  # images between every two, their first noise between the two's; for rules without noise
         trajectory=False,  # also trajectory.png: what was predicted at each step
+        pngs=False,  # also images/CLASS/NUMBER.png, one file an image
         support="",  # folder of a few images of anything, of which cond.names=set draws more: png, npz or one image too
     )
     c.posthoc = dict(
@@ -216,6 +222,11 @@ def get_config() -> ConfigDict:
         detect=True,  # without the three: ask SLURM, Open MPI, a TPU pod or Kubernetes; false stays alone
         timeout=300,  # seconds to wait for the others at the start
         heartbeat=100,  # seconds without a sign of life after which a process counts as dead
+    )
+    c.compile = dict(
+        # folder where compiled programs are kept, so that the next start need not compile: auto is one in the user's
+        # cache folder, empty is none; JAX_COMPILATION_CACHE_DIR goes before it
+        cache="auto",
     )
     c.log = dict(
         every=50,  # steps between logged metrics

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from diffusion.errors import ConfigError
@@ -20,12 +20,14 @@ class BestRecord:
       mode: ``min`` or ``max``.
       value: the best value.
       step: the step at which it was measured.
+      since: how often it was measured after that without being better.
     """
 
     metric: str
     mode: str
     value: float | None = None
     step: int | None = None
+    since: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; ``BestRecord(**record.to_json())`` is the same record."""
@@ -39,6 +41,13 @@ def better(record: BestRecord, value: float) -> bool:
     if record.value is None:
         return True
     return value < record.value if record.mode == "min" else value > record.value
+
+
+def observed(record: BestRecord, step: int, value: float) -> BestRecord:
+    """The record after one more measurement; one that is not finite is not better."""
+    if better(record, value):
+        return replace(record, value=value, step=step, since=0)
+    return replace(record, since=record.since + 1)
 
 
 def resolve_metric(name: str, mode: str, available: Mapping[str, str]) -> tuple[str, str]:
@@ -71,6 +80,7 @@ def ranked(values: Mapping[int, float | None], mode: str) -> list[int]:
     return sorted(measured, key=lambda step: (sign * measured[step], step))
 
 
-def kept(values: Mapping[int, float | None], latest: int, best: int, mode: str) -> set[int]:
-    """The steps to keep: the newest ``latest`` and the ``best`` best."""
-    return set(sorted(values)[-latest:]) | set(ranked(values, mode)[:best])
+def kept(values: Mapping[int, float | None], latest: int, best: int, mode: str, every: int = 0) -> set[int]:
+    """The steps to keep: the newest ``latest``, the ``best`` best, and all multiples of ``every``."""
+    periodic = {step for step in values if every and step % every == 0}
+    return set(sorted(values)[-latest:]) | set(ranked(values, mode)[:best]) | periodic

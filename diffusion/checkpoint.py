@@ -34,6 +34,7 @@ class Checkpoints:
       directory: made when the first step is saved.
       keep: how many of the newest steps are kept, at least 1.
       keep_best: how many of the best steps are kept beside them.
+      keep_every: every step that is a multiple of it is kept too; 0 none.
       best_metric: the name whose value in ``metrics`` ranks the steps.
       best_mode: ``min`` or ``max``.
       read_only: nothing is written, renamed or deleted.
@@ -44,15 +45,16 @@ class Checkpoints:
         directory: str | Path,
         keep: int = 1,
         keep_best: int = 0,
+        keep_every: int = 0,
         best_metric: str = "val/loss",
         best_mode: str = "min",
         read_only: bool = False,
     ):
-        if keep < 1 or keep_best < 0:
-            raise ValueError(f"keep: {keep} is not at least 1, or keep_best: {keep_best} is below 0")
+        if keep < 1 or keep_best < 0 or keep_every < 0:
+            raise ValueError(f"{keep=} is not at least 1, or {keep_best=} or {keep_every=} is below 0")
         self.directory = Path(directory).absolute()
         self.read_only = read_only
-        self._keep, self._keep_best = keep, keep_best
+        self._keep, self._keep_best, self._keep_every = keep, keep_best, keep_every
         self._metric, self._mode = best_metric, best_mode
         self._values: dict[int, float | None] = {}
         self._folder = StepFolder(self.directory)
@@ -234,7 +236,7 @@ class Checkpoints:
         if not self._saver.settle():
             return False
         values = self._all_values()
-        retired = set(values) - kept(values, self._keep, self._keep_best, self._mode)
+        retired = set(values) - kept(values, self._keep, self._keep_best, self._mode, self._keep_every)
         for step in retired:
             self._values.pop(step, None)
         self._folder.retire(retired)

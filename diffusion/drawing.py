@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from diffusion.data.loader import read
 from diffusion.data.support import Support
 from diffusion.errors import ConfigError
 from diffusion.plan import indices
@@ -45,14 +46,30 @@ def asked_drawing(program: Program, label: np.ndarray, support: Support | None =
         return Drawing(label, index, trajectory=s.trajectory, support=support)
     if program.dataset.latent:
         raise ConfigError("sample.start", f"is for images, and {program.dataset.name} holds latents: leave it empty")
-    images = start_images(s.start, program.transform)
-    given = {"image": images[np.arange(len(label)) % len(images)]}
+    given = {"image": _starts(program, label, index)}
     if s.mask:
         if program.diffusion.net.shape[:2] != program.transform.shape[:2]:
             raise ConfigError("sample.mask", "is for pixels; this net works on latents")
         mask = known_mask(s.mask, program.transform.shape)
         given["known"] = np.broadcast_to(mask, (len(label), *mask.shape))
     return Drawing(label, index, given, _first_time(program, s.t0), s.trajectory, support)
+
+
+def _starts(program: Program, label: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """u8[n h w c]: what ``sample.start`` names, cycled; of a split, the records of each image's class, in order."""
+    source, colon, split = program.sample.start.partition(":")
+    if (source, colon) != ("data", ":"):
+        images = start_images(program.sample.start, program.transform)
+        return images[np.arange(len(label)) % len(images)]
+    if split not in program.dataset.sizes:
+        raise ConfigError("sample.start", f"there is no split {split!r}; there are {', '.join(program.dataset.sizes)}")
+    records = program.dataset.open(split)
+    own = {c: np.flatnonzero(records.labels == c) if records.labelled else np.arange(len(records)) for c in set(label)}
+    empty = [program.dataset.classes[c] for c, numbers in own.items() if not len(numbers)]
+    if empty:
+        raise ConfigError("sample.start", f"the split {split} holds no image of {empty[0]}")
+    numbers = [own[c][i % len(own[c])] for c, i in zip(label, index, strict=True)]
+    return np.stack([read(records, program.transform, int(number)).image for number in numbers])
 
 
 def _first_time(program: Program, t0: float) -> int:

@@ -1,13 +1,12 @@
 """The figures of a run, from the devices to the log: each line late but once, and the metric that ranks checkpoints."""
 
 from collections import deque
-from dataclasses import replace
 from typing import Any
 
 import jax
 
 from diffusion import runs
-from diffusion.best import better
+from diffusion.best import BestRecord, observed
 from diffusion.program import Program
 from diffusion.progress import Progress, say
 from diffusion.steps import Metrics
@@ -58,6 +57,10 @@ class Logbook:
         self.write(done)
         self.writers.flush()
 
+    @property
+    def best(self) -> BestRecord:
+        return self._best
+
     def begin_events(self) -> None:
         """Lines from here on count when `end_events` is called: a checkpoint made before knows nothing of them."""
         self.writers.flush()
@@ -66,16 +69,21 @@ class Logbook:
     def end_events(self) -> None:
         self._held = None
 
+    def best_with(self, step: int, values: Values) -> BestRecord:
+        """The record as ``values`` of this step will make it; they are not noted yet.
+
+        A step's value counts once, though a line that a writer refused comes again.
+        """
+        value = values.get(self._best.metric)
+        again = self._measured is not None and self._measured[0] == step
+        return self._best if value is None or again else observed(self._best, step, value)
+
     def rank(self, step: int, values: Values) -> bool:
         """Note the metric that ranks checkpoints; True where it is the best so far."""
-        value = values.get(self._best.metric)
-        if value is None:
+        if (value := values.get(self._best.metric)) is None:
             return False
-        self._measured = [step, value]
-        if not better(self._best, value):
-            return False
-        self._best = replace(self._best, value=value, step=step)
-        return True
+        self._best, self._measured = self.best_with(step, values), [step, value]
+        return self._best.since == 0 and self._best.step == step
 
     def measured(self, step: int) -> dict[str, float]:
         """The ranking metric of a checkpoint of ``step``: a training metric's newest value, another's own."""

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +69,27 @@ def save_png(path: str | Path, image: np.ndarray) -> Path:
     part.write_bytes(data)
     os.replace(part, path)
     return path
+
+
+def save_each(folder: Path, images: np.ndarray, classes: Sequence[str] = ()) -> Path:
+    """Write ``folder``/CLASS/NUMBER.png, numbers from 0 within each class, and return ``folder``.
+
+    What an earlier call left in the same class folders is replaced as a whole; other folders and files stay.
+
+    Args:
+      images: u8[n h w 1|3].
+      classes: the class of each image; none by default, and the files lie in ``folder`` itself.
+    """
+    numbers: Counter[Path] = Counter()
+    for image, name in zip(images, classes or [""] * len(images), strict=True):
+        own = folder / name.replace("/", "_")
+        save_png(own / f"{numbers[own]:06d}.png", image)
+        numbers[own] += 1
+    for own, number in numbers.items():
+        for path in own.glob("[0-9]" * 6 + ".png"):
+            if int(path.stem) >= number:
+                path.unlink()
+    return folder
 
 
 def _margin(labels: Sequence[str], height: int, tall: int, channels: int) -> np.ndarray:

@@ -15,8 +15,9 @@ ABSENT = "<absent>"
 FREE = (
     *("log.", "eval.", "sample.", "mesh."),
     ".every",
-    *("train.max_minutes", "train.debug", "data.on_error", "data.max_skipped"),
-    *("resume.", "checkpoint.resume", "cluster.", "posthoc.", "ema.snapshot_every"),
+    *("train.max_minutes", "train.patience", "train.debug", "checkpoint.keep_every"),
+    *("data.on_error", "data.max_skipped"),
+    *("resume.", "checkpoint.resume", "cluster.", "compile.", "posthoc.", "ema.snapshot_every"),
 )
 
 

@@ -53,7 +53,7 @@ class Start:
 def checkpoints(program: Program, *, read_only: bool = False) -> Checkpoints:
     c = program.checkpoint
     folder = program.workdir / "checkpoints"
-    return Checkpoints(folder, c.keep, c.keep_best, *program.best, read_only=read_only)
+    return Checkpoints(folder, c.keep, c.keep_best, c.keep_every, *program.best, read_only=read_only)
 
 
 def start(program: Program, saved: Checkpoints, identity: dict[str, Any]) -> Start:
@@ -114,7 +114,8 @@ def check_room(program: Program, saved: Checkpoints) -> None:
         raise DiskError(
             f"{program.workdir}: a checkpoint needs about {disk.readable(one)} and {disk.readable(free)} are free"
         )
-    kept = program.checkpoint.keep + program.checkpoint.keep_best
+    c = program.checkpoint
+    kept = c.keep + c.keep_best + (program.train.steps // c.keep_every if c.keep_every else 0)
     number, size = planned_snapshots(program)
     missing = size * max(number - cluster.of_first(len(snapshots.in_workdir(program.workdir))), 0)
     if free < one * (kept + 1 - there) + missing:

@@ -19,10 +19,11 @@ class Train:
     max_minutes: float
     max_bad_steps: int
     max_loss: float
+    patience: int
     debug: bool
 
     def __post_init__(self):
-        _check(self, steps=1, max_minutes=0, max_bad_steps=1, max_loss=0)
+        _check(self, steps=1, max_minutes=0, max_bad_steps=1, max_loss=0, patience=0)
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class Checkpoint:
     every: int
     keep: int
     keep_best: int
+    keep_every: int
     best_metric: str
     best_mode: str
     resume: str
 
     def __post_init__(self):
-        _check(self, every=1, keep=1, keep_best=0)
+        _check(self, every=1, keep=1, keep_best=0, keep_every=0)
         if self.resume not in ("auto", "never"):
             raise ValueError(f"resume is {self.resume!r}; it must be auto or never")
 
@@ -106,6 +108,7 @@ class Sample:
     mask: str
     interpolate: int
     trajectory: bool
+    pngs: bool
     support: str
 
     def __post_init__(self):
@@ -118,6 +121,8 @@ class Sample:
                 raise ValueError(f"{name} is for images that sampling starts from; give sample.start")
         if self.interpolate and self.start:
             raise ValueError("interpolate goes from one image's first noise to the next one's; take it without start")
+        if self.support and self.start.startswith("data:"):
+            raise ValueError("start takes real images of each image's class, and a support is of none: name a file")
         if self.support and self.classes:
             raise ValueError("support shows the net images of its own choice; take it without classes")
 
@@ -142,6 +147,11 @@ class Log:
 
     def __post_init__(self):
         _check(self, every=1)
+
+
+@dataclass(frozen=True)
+class Compile:
+    cache: str
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusion import cluster, evaluate, evaluations, events, feed, runs, snapshots, validation
 from diffusion.bad_steps import BadSteps
+from diffusion.best import BestRecord
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
 from diffusion.errors import DataError, DiskError, NonFiniteError
@@ -25,7 +26,7 @@ from diffusion.signals import StopRequest
 from diffusion.state import TrainState, count_parameters
 from diffusion.steps import GO_ON, SAVE_AGAIN, STOP, Metrics, make_train_step
 from diffusion.types import Batch
-from diffusion.window import Window, divide
+from diffusion.window import Values, Window, divide
 from diffusion.writers import MultiWriter, make_writers
 
 IN_FLIGHT = 2  # steps dispatched and not waited for: unbounded dispatch dies on emulated devices
@@ -52,8 +53,9 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
         until.enter_context(runs.alone(program))
         start = runs.start(program, saved, source.identity)
         step = int(start.state.step)
-        if start.meta and start.meta["events_done"] and step >= program.train.steps:
-            say(f"This run is finished: {step} of {program.train.steps} steps are done. {events.places(program)}")
+        best = runs.best_record(program, start.meta)
+        if start.meta and start.meta["events_done"] and _is_over(program, start.meta, step, best):
+            say(f"This run is finished: {_how_it_ended(program, step, best)} {events.places(program)}")
             return
         stop.check()
         snapshots.forget_after(program.workdir, step)
@@ -63,8 +65,9 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
         feed.skipped(program).keep_in(program.workdir)
         with contextlib.closing(_writers(program, start.meta)) as writers:
             _announce(program, start, step, writers)
-            Loop(program, saved, writers, start, source, stop).run()
-    say(f"Finished: {program.train.steps} steps. {events.places(program)}")
+            loop = Loop(program, saved, writers, start, source, stop)
+            loop.run()
+    say(f"Finished: {_how_it_ended(program, loop.step, loop.log.best)} {events.places(program)}")
 
 
 class Loop:
@@ -87,6 +90,7 @@ class Loop:
         self.step = self.began = int(start.state.step)
         self.saved_step = self.began if start.meta else None
         self.events_done = meta.get("events_done", True)
+        self.gave_up = False
         self.flight: deque[tuple[int, Metrics]] = deque()
         plateau = program.schedule.plateau
         self.plateau_every = (program.val.every or plateau.every) if plateau else 0
@@ -105,7 +109,7 @@ class Loop:
             if not self.events_done:
                 self._events(owed=True)
             with feed.from_step(p, self.source, self.step) as batches:
-                while self.step < p.train.steps:
+                while self.step < p.train.steps and not self.gave_up:
                     self._keep_up()
                     batch = next(batches)
                     self._dispatch(train_step, batch, words[self._word()])
@@ -188,38 +192,52 @@ class Loop:
         """
         p, step = self.program, self.step
         last = step >= p.train.steps
-        due = {name: every > 0 and (step % every == 0 or last) for name, every in self._everies().items()}
-        due["eval"] = bool(p.eval.metrics) and (last or due["eval"])
-        due["plateau"] = self.plateau_every > 0 and step % self.plateau_every == 0
-        save = last or step % p.checkpoint.every == 0
-        if not (save or any(due.values())):
+        due = self._due(last)
+        observe = self.plateau_every > 0 and step % self.plateau_every == 0
+        keeps = (p.checkpoint.every, p.checkpoint.keep_every)
+        save = last or any(every and step % every == 0 for every in keeps)
+        if not (save or due or observe):
             return
-        self.events_done, values, state = False, {}, self.state
-        weights = state.ema[p.optimiser.averages.use]
+        self.events_done, state = False, self.state
         self._drain()
         self.log.begin_events()
-        between = functools.partial(self.stop.check, self._goes_on())
         with self.log.progress.aside():
-            if due["snapshot"]:
-                events.snapshot(p, state, step)
-            if due["val"]:
-                values |= validation.validation(p, {"val/loss": weights, "val/loss_raw": state.params}, between)
-                self.log.writers.write(step, values)
-            if due["sample"]:
-                events.sample_grid(p, weights, step, self.log.writers, between)
-            if due["eval"]:
-                values |= evaluations.evaluation(p, state.ema, step, self.log.writers, between).values
-            if due["plateau"]:
+            values = self._read_state(due)
+            gives_up = not last and _gives_up(p, self.log.best_with(step, values))
+            if gives_up:
+                values |= self._read_state(self._due(last=True) - due)
+            if observe:
                 state = self._observe(values.get("val/loss"))
                 self.since_observed = Window(0)
-            self.state, self.events_done = state, True
+            self.state, self.events_done, self.gave_up = state, True, gives_up
             self.log.end_events()
-            if self.log.rank(step, values) or save or owed:
-                self._save(wait=last, replace=owed or self.saved_step == step)
+            if self.log.rank(step, values) or save or gives_up or owed:
+                self._save(wait=last or gives_up, replace=owed or self.saved_step == step)
 
-    def _everies(self) -> dict[str, int]:
+    def _due(self, last: bool) -> set[str]:
+        """The events of this step; of the last one of a run, all that it has."""
         p = self.program
-        return {"snapshot": p.snapshot_every, "val": p.val.every, "sample": p.sample.every, "eval": p.eval.every}
+        everies = {"snapshot": p.snapshot_every, "val": p.val.every, "sample": p.sample.every, "eval": p.eval.every}
+        due = {name for name, every in everies.items() if every > 0 and (last or self.step % every == 0)}
+        if not p.eval.metrics:
+            return due - {"eval"}
+        return due | ({"eval"} if last else set())
+
+    def _read_state(self, due: set[str]) -> Values:
+        """What events find out about the state, which they leave as it is."""
+        p, state, step, values = self.program, self.state, self.step, {}
+        weights = state.ema[p.optimiser.averages.use]
+        between = functools.partial(self.stop.check, self._goes_on())
+        if "snapshot" in due:
+            events.snapshot(p, state, step)
+        if "val" in due:
+            values |= validation.validation(p, {"val/loss": weights, "val/loss_raw": state.params}, between)
+            self.log.writers.write(step, values)
+        if "sample" in due:
+            events.sample_grid(p, weights, step, self.log.writers, between)
+        if "eval" in due:
+            values |= evaluations.evaluation(p, state.ema, step, self.log.writers, between).values
+        return values
 
     def _observe(self, value: float | None) -> TrainState:
         """The state after one observation of the plateau: of the validation loss, or else the mean training loss."""
@@ -248,6 +266,7 @@ class Loop:
             "data": self.source.identity,
             "since_observed": self.since_observed.open_sums(),
             "events_done": self.events_done,
+            "gave_up": self.gave_up,
         }
         self.saved_step = self.step
         self.saved.save(self.step, self.state, meta, self.log.measured(self.step), wait=wait, replace=replace)
@@ -267,6 +286,26 @@ class Loop:
         except Exception as failed:  # a writer; its lines are in the checkpoint and are written by the next run
             say(f"the log cannot be written ({type(failed).__name__}: {failed}); the checkpoint keeps what is missing")
         self._save_flushed(wait=True, replace=False)
+
+
+def _is_over(program: Program, meta: dict[str, Any], step: int, best: BestRecord) -> bool:
+    """Whether a saved run has come to its end: a smaller ``train.patience`` than its own does not end it backwards."""
+    return step >= program.train.steps or (meta.get("gave_up", False) and _gives_up(program, best))
+
+
+def _gives_up(program: Program, best: BestRecord) -> bool:
+    """Whether the metric that ranks checkpoints has not become better for ``train.patience`` measurements."""
+    return 0 < program.train.patience <= best.since
+
+
+def _how_it_ended(program: Program, step: int, best: BestRecord) -> str:
+    total = program.train.steps
+    if step >= total:
+        return f"{step} of {total} steps are done."
+    return (
+        f"step {step} of {total} was its last, as {best.metric} was best at step {best.step} and not better in the "
+        f"{best.since} measurements after it (train.patience)."
+    )
 
 
 def _prepare(program: Program) -> Loader:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from diffusion.best import BestRecord, better, kept, resolve_metric
+from diffusion.best import BestRecord, better, kept, observed, resolve_metric
 from diffusion.errors import ConfigError
 
 
@@ -11,6 +11,7 @@ def test_which_steps_are_kept(mode, steps):
     values = {1: 3.0, 2: 1.0, 3: 1.0, 4: None, 5: float("nan")}
     assert kept(values, latest=2, best=1, mode=mode) == steps
     assert kept({}, 2, 1, mode) == set()
+    assert kept(values, latest=2, best=1, mode=mode, every=3) == steps | {3}
 
 
 BEST = [
@@ -28,6 +29,14 @@ BEST = [
 @pytest.mark.parametrize(("record", "value", "mode", "expected"), BEST)
 def test_better(record, value, mode, expected):
     assert better(BestRecord("val/loss", mode, record, 1), value) is expected
+
+
+def test_measurements_since_the_best_are_counted():
+    record, seen = BestRecord("val/loss", "min"), []
+    for step, value in enumerate([3.0, 2.0, 2.0, float("nan"), 2.5, 1.0, 4.0], start=1):
+        record = observed(record, step, value)
+        seen.append((record.value, record.step, record.since))
+    assert seen == [(3, 1, 0), (2, 2, 0), (2, 2, 1), (2, 2, 2), (2, 2, 3), (1, 6, 0), (1, 6, 1)]
 
 
 def test_a_best_record_survives_json():

@@ -432,6 +432,57 @@ def test_a_plateau_sees_one_observation_per_validation(tmp_path, monkeypatch, ca
     assert "step 5: the learning rate went from 0.002 to 0.001" in said
 
 
+LOSSES = [4.0, 3.0, 3.5, 3.0, 2.0, 5.0, 4.0, 2.0, 1.0, 1.0]  # of validations at steps 2, 4, …; the best is at step 10
+
+
+def patient(workdir, monkeypatch, **changed):
+    """A run whose validation losses are LOSSES."""
+    found = {2 * i: loss for i, loss in enumerate(LOSSES, start=1)}
+    p = program(workdir, **{"val__every": 2, "sample__every": 0, "eval__every": 0, "log__every": 1, "train__steps": 20,
+                            "train__patience": 3, "eval__num_samples_per_class": 2} | changed)  # fmt: skip
+
+    def loss_of(program, weights, between):
+        step = len([line for line in log(workdir) if "train/loss" in line])
+        return {"val/loss": found[step]}
+
+    monkeypatch.setattr(validation, "validation", loss_of)
+    return p
+
+
+def test_it_ends_when_the_best_is_so_many_validations_old(tmp_path, monkeypatch, capsys):
+    train.run(patient(tmp_path, monkeypatch))
+    said = capsys.readouterr().out
+    assert "step 16 of 20 was its last, as val/loss was best at step 10 and not better in the 3 measurements" in said
+    assert [line["step"] for line in log(tmp_path) if "train/loss" in line] == list(range(1, 17))
+    assert (tmp_path / "eval" / "step_00000016.json").exists(), "the last step of a run is evaluated, whatever ends it"
+    assert train.runs.checkpoints(patient(tmp_path, monkeypatch), read_only=True).latest() == 16
+    before = log(tmp_path)
+    train.run(patient(tmp_path, monkeypatch))
+    assert "This run is finished: step 16 of 20" in capsys.readouterr().out and log(tmp_path) == before
+    train.run(patient(tmp_path, monkeypatch, train__patience=4))
+    assert "Finished: 20 of 20 steps are done" in capsys.readouterr().out, "more patience goes on, and finds step 18"
+
+
+@pytest.mark.parametrize("cut", [12, 14])
+def test_a_resumed_run_is_no_more_patient(tmp_path, monkeypatch, cut):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train.run(patient(whole, monkeypatch))
+    train.run(patient(parts, monkeypatch, train__steps=cut, eval__metrics="()"))
+    train.run(patient(parts, monkeypatch))
+    assert state_print(parts) == state_print(whole) and log(parts) == log(whole)
+
+
+def test_patience_counts_validations(tmp_path, capsys):
+    assert main_jax.main(arguments(tmp_path, val__every=0, train__patience=2, checkpoint__best_metric="loss")) == 2
+    assert "train.patience: counts validations" in capsys.readouterr().err
+
+
+def test_periodic_checkpoints_stay(tmp_path):
+    p = quiet(tmp_path, train__steps=11, checkpoint__every=3, checkpoint__keep=1, checkpoint__keep_every=4)
+    train.run(p)
+    assert train.runs.checkpoints(p, read_only=True).all_steps() == [4, 8, 11]
+
+
 def test_a_plateau_without_validation_sees_the_mean_training_loss(tmp_path, monkeypatch):
     seen = []
     p = quiet(tmp_path / "run", optim__schedule="plateau", optim__plateau__every=4, train__steps=8, log__every=1)

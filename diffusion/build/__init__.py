@@ -65,6 +65,11 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         best = resolve_metric(
             *best, {"train/loss": "min"} | ({"val/loss": "min"} if val.every else {}) | measured(evaluate, dataset)
         )
+        if train.patience and best[0].startswith("train/"):
+            raise ConfigError(
+                "train.patience",
+                f"counts validations or evaluations, and checkpoints rank by {best[0]}: give val.every",
+            )
     return Program(
         config=_resolved(config, best, optimiser.averages.use),
         defaults=get_config().to_dict(),
@@ -98,6 +103,11 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
 def cluster(config: ConfigDict) -> settings.Cluster:
     """How this process finds the others; `diffusion.cluster.join` takes it before any device is used."""
     return section("cluster", settings.Cluster, config.cluster)
+
+
+def compiling(config: ConfigDict) -> settings.Compile:
+    """Where compiled programs are kept; for `diffusion.compile_cache`, before anything is compiled."""
+    return section("compile", settings.Compile, config.compile)
 
 
 def _holds_run(workdir: Path) -> bool:

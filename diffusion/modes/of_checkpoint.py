@@ -18,7 +18,7 @@ from diffusion.evaluate import check
 from diffusion.evaluations import Evaluated, evaluation, save_figure
 from diffusion.generate import asked_labels, images
 from diffusion.modes.of_images import evaluate_images
-from diffusion.pictures import save_png
+from diffusion.pictures import save_each, save_png
 from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.signals import StopRequest
@@ -112,6 +112,8 @@ def sample(program: Program, stop: StopRequest) -> None:
     written = [folder / "samples.npz", save_png(folder / "samples.png", _sheet(program, drawn, shown))]
     if paths is not None:
         written.append(save_png(folder / "trajectory.png", trajectory_sheet(paths)))
+    if s.pngs:
+        written.append(save_each(folder / "images", drawn, [names[c] for c in asked.label] if names else []))
     _say_sampled(program, step, asked.label, names, shown)
     say("It wrote:\n" + "\n".join(f"  {path}" for path in written))
 

@@ -75,6 +75,31 @@ def test_a_folder_and_an_npz_are_starts_too(folder):
     assert (found[0][0] != found[0][1]).any()
 
 
+def test_each_image_may_start_from_a_real_one_of_its_class(folder):
+    said = ("sample.start=data:test", "sample.classes=3:2,7:1", "sample.t0=.25")
+    status, found, _ = sampled(folder, "real", *said)
+    records = program(folder / "run").dataset.open("test")
+    starts = np.stack([records[i].image for c, n in ((3, 2), (7, 1)) for i in np.flatnonzero(records.labels == c)[:n]])
+    assert status == 0 and found["labels"].tolist() == [3, 3, 7]
+    distance = np.abs(found["images"][:, None].astype(int) - starts).mean((2, 3, 4))
+    assert distance.argmin(1).tolist() == [0, 1, 2] and len({start.tobytes() for start in starts}) == 3
+
+
+def test_images_are_written_one_by_one_in_class_folders(folder):
+    status, found, files = sampled(folder, "pngs", "sample.pngs=true", "sample.classes=3:3,7:2")
+    assert status == 0 and files == ["images", "samples.npz", "samples.png"]
+    written = sorted((folder / "pngs" / "images").rglob("*.png"))
+    assert [f"{p.parent.name}/{p.name}" for p in written] == [
+        *(f"3/{i:06d}.png" for i in range(3)),
+        *(f"7/{i:06d}.png" for i in range(2)),
+    ]
+    np.testing.assert_array_equal(np.stack([np.asarray(Image.open(p)) for p in written]), found["images"][..., 0])
+    (folder / "pngs" / "images" / "3" / "mine.png").touch()
+    assert sampled(folder, "pngs", "sample.pngs=true", "sample.classes=3:1")[0] == 0
+    assert sorted(p.name for p in (folder / "pngs" / "images" / "3").iterdir()) == ["000000.png", "mine.png"]
+    assert len(list((folder / "pngs" / "images" / "7").iterdir())) == 2, "classes that are not asked for stay"
+
+
 def test_interpolation_goes_through_the_images(folder):
     plain = sampled(folder, "plain", "sample.classes=3,3,7")[1]
     found = sampled(folder, "between", "sample.classes=3,3,7", "sample.interpolate=3")[1]
@@ -114,6 +139,7 @@ REFUSED = {  # case: (what is said, the field, what else is said)
     "no such image": (["sample.start={}/none.png"], "sample.start", "does not exist"),
     "another size": (["sample.start={}/tall.png"], "sample.start", "is 9x8 pixels, the run's images are 8x8"),
     "no images in it": (["sample.start={}/run"], "sample.start", "holds no images"),
+    "no such split": (["sample.start=data:tset"], "sample.start", "there are train, test"),
     "a mask of another size": (
         ["sample.start={}/image.png", "sample.mask={}/tall.png"],
         "sample.mask",
