@@ -35,11 +35,15 @@ def get_config() -> ConfigDict:
     c.init_parts = ()
 
     c.data = dict(
-        # a row: digits, tfds, folder, npz, fewshot (files of classes), latents (encoded before; codec.name=latents)
+        # a row: digits, digits_folder (as PNGs, three digits rare), tfds, folder, npz, fewshot (files of classes),
+        # latents (encoded before; codec.name=latents)
         source="digits",
-        root="",  # folder or file that the source reads; its own default where empty
-        split_seed=0,  # of the stratified train/test split
-        size=0,  # pixels: resize the short side, crop the centre; 0 keeps the data's size
+        # folder or file that the source reads; its own default where empty. "{workdir}" in it is the run's folder
+        root="",
+        split_seed=0,  # of the stratified split
+        # pixels: resize the short side, crop the centre; 0 keeps the data's size; -1 derives one from the images: their
+        # median short side to a multiple of 8, from 8 to 64
+        size=0,
         channels=0,  # 1 grey, 3 RGB, 0 as the data is
         flip=False,  # mirror training images at random; never for digits or text
         batch_size=64,  # images per step over all devices and processes
@@ -157,7 +161,7 @@ def get_config() -> ConfigDict:
         classes="",  # that are evaluated: "cat,3", names or indices; empty is all
         num_classes=0,  # or so many, drawn by eval.seed and the same at every evaluation; 0 is all
         groups="",  # named groups of them with figures of their own: "rare:3,7; pets:cat,dog"
-        reference_split="train",  # real images that generated ones are compared with: train or test
+        reference_split="train",  # real images that generated ones are compared with: train, test (or val, of a folder)
         support_split="test",  # whose images the net is shown, for cond.names=set: train or test
         support_size=0,  # images of a support set; 0 as many as training shows
         data="",  # SOURCE:ROOT of another set that --mode=eval and sample take in place of the run's own

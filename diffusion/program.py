@@ -46,6 +46,7 @@ class Program:
       schedule: the learning rate, with its plateau if it has one.
       best: (name, mode) of the metric that ranks checkpoints.
       snapshot_every: steps between snapshots of the averages; 0 never.
+      derived: what was derived from the images' headers, in words; "" where the config says all.
       transfer: name, fit for a file, of a set that takes the place of the run's own in evaluation; "" where none does.
     """
 
@@ -74,6 +75,7 @@ class Program:
     sample: settings.Sample
     posthoc: settings.Posthoc
     log: settings.Log
+    derived: str = ""
     transfer: str = ""
 
     @property

@@ -67,11 +67,7 @@ def start(program: Program, saved: Checkpoints, identity: dict[str, Any]) -> Sta
       MismatchError: the run was made by another config or on other data.
       NoValidCheckpoint: there are checkpoints, and none is valid.
     """
-    config_file = program.workdir / "config.json"
-    if program.checkpoint.resume == "never" and (config_file.exists() or saved.directory.exists()):
-        raise ConfigError("checkpoint.resume", f"never, but {program.workdir} holds a run; take another --workdir")
-    held = saved.directory.exists() and any(saved.directory.iterdir())
-    changed = _check_config(program, config_file) if held and config_file.exists() else []
+    changed = differences(program, saved) or []
     barrier("the workdir is read")  # before process 0 writes there what another might take for an older run
     restored = saved.restore(_abstract_state(program))
     if restored is None:
@@ -82,6 +78,20 @@ def start(program: Program, saved: Checkpoints, identity: dict[str, Any]) -> Sta
     if differing and not any(name.split(".")[0] == "data" for name in program.resume_allow):
         raise MismatchError("this run was trained on other data:\n" + "\n".join(differing) + "\ntake another workdir")
     return Start(restored.state, restored.meta, changed)
+
+
+def differences(program: Program, saved: Checkpoints) -> list[resume.Difference] | None:
+    """Fields in which this command knowingly differs from the run that it goes on with; None where there is none.
+
+    Raises:
+      ConfigError, MismatchError: as `start` does of the config; no data is needed.
+    """
+    config_file = program.workdir / "config.json"
+    if program.checkpoint.resume == "never" and (config_file.exists() or saved.directory.exists()):
+        raise ConfigError("checkpoint.resume", f"never, but {program.workdir} holds a run; take another --workdir")
+    if not (saved.directory.exists() and any(saved.directory.iterdir())):
+        return None
+    return _check_config(program, config_file) if config_file.exists() else []
 
 
 def check_workdir(program: Program) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import cluster, evaluate, evaluations, events, feed, runs, snapshots, validation
+from diffusion import cluster, evaluate, evaluations, events, feed, runs, snapshots, splits, validation
 from diffusion.bad_steps import BadSteps
 from diffusion.best import BestRecord
 from diffusion.checkpoint import Checkpoints
@@ -49,7 +49,7 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
         contextlib.closing(runs.checkpoints(program)) as saved,
     ):
         stop.after_minutes(program.train.max_minutes)
-        source = _prepare(program)
+        source = _prepare(program, saved)
         until.enter_context(runs.alone(program))
         start = runs.start(program, saved, source.identity)
         step = int(start.state.step)
@@ -62,6 +62,7 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
         runs.check_room(program, saved)
         if jax.process_index() == 0:
             runs.write_config(program)
+            splits.write(program)
         feed.skipped(program).keep_in(program.workdir)
         with contextlib.closing(_writers(program, start.meta)) as writers:
             _announce(program, start, step, writers)
@@ -308,10 +309,13 @@ def _how_it_ended(program: Program, step: int, best: BestRecord) -> str:
     )
 
 
-def _prepare(program: Program) -> Loader:
-    """What can be found wrong is found before step 0: data, extractor, metrics."""
+def _prepare(program: Program, saved: Checkpoints) -> Loader:
+    """What can be found wrong is found before step 0: config, files, data, extractor, metrics."""
     runs.check_workdir(program)
+    begun = runs.differences(program, saved) is not None
     try:
+        splits.check(program, begun=begun)
+        splits.check_duplicates(program)
         source = feed.loader(program, program.dataset.train_split, training=True)
         source.batch(0)
         if program.eval.metrics:
@@ -338,6 +342,8 @@ def _writers(program: Program, meta: dict[str, Any] | None) -> MultiWriter:
 
 def _announce(program: Program, start: runs.Start, step: int, writers: MultiWriter) -> None:
     """Where the run begins, what was changed knowingly, and the facts of data and model."""
+    if program.derived:
+        say(program.derived)
     if start.meta:
         say(f"Going on from step {step} of {program.train.steps} in {program.workdir}")
     for path, old, new in start.changed:

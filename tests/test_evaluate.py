@@ -110,6 +110,7 @@ def test_reals_with_unreadable_records_are_read_once_as_well(tmp_path, monkeypat
         (tmp_path / f"set/{label}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[..., 0]).save(tmp_path / f"set/{label}/{i:02}.png")
     changed = {"data__source": "folder", "data__size": 8, "data__channels": 1, "eval__cache": tmp_path / "shared"}
+    changed |= {"data__folder__val_fraction": 0, "data__folder__test_fraction": 0.2}
     broken = of(tmp_path / "any", tmp_path / "set", **changed).dataset.open("train").name(3)
     (tmp_path / "set" / broken).write_bytes(b"no image")
     p = of(tmp_path / "run", tmp_path / "set", **changed, data__on_error="skip")

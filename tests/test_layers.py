@@ -25,7 +25,7 @@ LAYERS = (
     "program",
     "build",
     """generate evaluate feed runs supports drawing networks reference subjects compared variants validation evaluations
-    drawn_rows beside metric_needs initial""",
+    drawn_rows beside metric_needs initial splits""",
     "train modes describe bench signals events bad_steps logbook",
     "main_jax",
 )

@@ -4,8 +4,10 @@
 reads a pixel or compiles anything.
 """
 
+import contextlib
 import functools
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from diffusion.build.parts import initial_parts, part_names
 from diffusion.build.sampling import make_sampling
 from diffusion.build.training import make_optimiser, snapshot_every, strict_slices
 from diffusion.data.class_split import class_split, restricted
+from diffusion.data.derived import taken
 from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
@@ -49,7 +52,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     check_seed("seed", c.seed)
     cluster(c)
     train = section("train", settings.Train, c.train)
-    dataset, transform = _data(c.data)
+    dataset, transform, derived = _data(c.data, workdir)
     diffusion = make_diffusion(c, dataset, transform)
     sampling = make_sampling(c, diffusion, dataset)
     if c.eval.data:
@@ -86,6 +89,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         snapshot_every=snapshot_every(c.ema, optimiser.averages),
         schedule=schedule,
         sampling=sampling,
+        derived=derived,
         transfer=re.sub("[^A-Za-z0-9_.-]+", "-", dataset.name) if c.eval.data else "",
         extractors=extractors,
         train=train,
@@ -135,22 +139,32 @@ def _resolved(config: ConfigDict, best: tuple[str, str], use: str) -> dict[str, 
     return values
 
 
-def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
+def _data(c: ConfigDict, workdir: Path) -> tuple[Dataset, Transform, str]:
+    """The set, its images as the net takes them, and what was derived of them, in words."""
     check_seed("data.split_seed", c.split_seed)
-    dataset = _opened("data", c, c.split_seed)
+    dataset = _opened("data", c, c.root.replace("{workdir}", str(workdir)), c.split_seed)
     if dataset.latent:
         for field in ("size", "channels", "flip"):
             if c[field]:
                 raise ConfigError(f"data.{field}", f"is {c[field]}; it is for images, and {dataset.name} holds latents")
-    return _split_by_class(dataset, c), make_transform(c.size, c.channels, c.flip, dataset.image_shape)
+    with _before_step_0():
+        size, channels, native, derived = taken(dataset, c.size, c.channels)
+        return _split_by_class(dataset, c), make_transform(size, channels, c.flip, native), derived
 
 
-def _opened(section: str, c: ConfigDict, split_seed: int) -> Dataset:
-    """The set of ``c.source`` at ``c.root``."""
+def _opened(section: str, c: ConfigDict, root: str, split_seed: int) -> Dataset:
+    """The set of ``c.source`` at ``root``."""
+    with _before_step_0():
+        return choose(SOURCES, section, c, "source", root, split_seed)
+
+
+@contextlib.contextmanager
+def _before_step_0() -> Iterator[None]:
+    """Bad data found here is exit 2."""
     try:
-        return choose(SOURCES, section, c, "source", c.root, split_seed)
+        yield
     except DataError as error:
-        error.status = 2  # found before step 0
+        error.status = 2
         raise
 
 
@@ -173,7 +187,7 @@ def _other_data(config: ConfigDict, transform: Transform, training: bool) -> tup
     if source == "tfds":
         c.root, c.tfds.name = config.data.root if config.data.source == source else "", root
     try:
-        dataset = _opened(field, c, config.data.split_seed)
+        dataset = _opened(field, c, c.root, config.data.split_seed)
     except ConfigError as error:  # which names the field of ``data`` that the same mistake is made in
         raise ConfigError(field, str(error).removeprefix(f"{error.field}: ")) from error
     if dataset.latent:

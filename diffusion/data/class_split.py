@@ -54,19 +54,22 @@ def class_split(
 
 
 def restricted(dataset: Dataset, seen: Collection[int], unseen: Collection[int]) -> Dataset:
-    """``dataset`` with three more splits, or itself where both are empty.
+    """``dataset`` with more splits, or itself where both are empty.
 
     "train_seen" and "test_seen" are the records of "train" and "test" whose label is in ``seen``, "test_unseen" those
-    of "test" whose label is in ``unseen``. Labels are read now, images when they are asked for; labels and classes
-    keep their meaning, and the other splits are opened as before.
+    of "test" whose label is in ``unseen``; where there is "val", so are "val_seen" and "val_unseen". Labels are read
+    now, images when they are asked for; labels and classes keep their meaning, and the other splits are opened as
+    before.
 
     Raises:
-      DataError: a seen class has no record in "train", or one of the three splits is empty.
+      DataError: a seen class has no record in "train", or one of these splits is empty.
     """
     if not seen and not unseen:
         return dataset
-    parts = {"train_seen": ("train", seen), "test_seen": ("test", seen), "test_unseen": ("test", unseen)}
-    labels = {split: dataset.open(split).labels for split in ("train", "test")}
+    held_out = [split for split in ("val", "test") if split in dataset.sizes]
+    parts = {f"{split}_seen": (split, seen) for split in ("train", *held_out)}
+    parts |= {f"{split}_unseen": (split, unseen) for split in held_out}
+    labels = {split: dataset.open(split).labels for split in ("train", *held_out)}
     if bare := sorted(set(seen) - set(labels["train"].tolist())):
         raise DataError(
             f"{dataset.name}: class {dataset.classes[bare[0]]!r} is to be trained on and has no record in 'train'"

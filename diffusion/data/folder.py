@@ -3,27 +3,31 @@
 import functools
 import hashlib
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from diffusion.data.hashes import Hashes
+from diffusion.data.headers import Headers, look
 from diffusion.data.images import SUFFIXES, decode
+from diffusion.data.listing import Listing
 from diffusion.data.records import Dataset, Record, existing_root, opener
-from diffusion.data.split import check_fraction, split_sizes, stratified
+from diffusion.data.splitting import Splitting
 from diffusion.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, eq=False)
 class FileRecords:
-    """Image files under ``root``, decoded when asked for; labels i32[n]."""
+    """Image files under ``root``, decoded when asked for; labels i32[n]. ``hashes`` may be other splits' too."""
 
     root: Path
     files: tuple[Path, ...]
     labels: np.ndarray
     labelled: bool = True
+    hashes: Hashes = field(default_factory=Hashes)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -36,70 +40,114 @@ class FileRecords:
         return str(self.files[i])
 
     @functools.cached_property
+    def contents(self) -> dict[str, str]:
+        """{path below ``root``, with slashes: sha256 of the file's bytes}, in order."""
+        return dict(zip(paths_below(self.root, self.files), self.hashes.of(self.files), strict=True))
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Of the relative paths, in order, and of every file's bytes."""
         digest = hashlib.sha256()
-        with ThreadPoolExecutor(8) as pool:
-            for path, content in zip(self.files, pool.map(_sha256, self.files), strict=True):
-                digest.update(f"{path.relative_to(self.root).as_posix()}\0{content}\n".encode())
+        for path, content in self.contents.items():
+            digest.update(f"{path}\0{content}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
-def folder(root: str, seed: int, *, test_fraction: float = 0.2) -> Dataset:
+def folder(
+    root: str,
+    seed: int,
+    *,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    split: str = "",
+    duplicates: str = "report",
+) -> Dataset:
     """A folder of class folders; classes and files in sorted order.
 
-    Where ``root`` holds ``train/`` and ``test/`` (or ``val/``) these are the splits, each with the same class
-    folders; elsewhere every class is split by ``seed``. Images are the files directly in a class folder that
-    end in png, jpg, jpeg, bmp or webp, in any case; hidden files and folders are skipped.
+    Where ``root`` holds ``train/`` and ``val/``, ``test/`` or both, these are the splits, each with the same class
+    folders (one of the two alone is "test"); elsewhere every class is split by ``seed``, or as a file says. Images are
+    the files directly in a class folder that end in png, jpg, jpeg, bmp or webp, in any case; hidden files and folders
+    are skipped.
 
     Symlinks are followed, wherever they lead: whoever made the folder put them there, and on clusters sets are often
     folders of links. (Names that a metadata file gives are not trusted so: see ``paths.inside``.) A link that leads
     nowhere is an error.
 
     Args:
-      test_fraction: share of every class that is held out, in (0, 1); not read where ``train/`` exists.
+      val_fraction: share of every class for the validation loss, from 0; 0 makes no split "val", and the loss is on
+        "test". A class of three images or more has one in each split, one of two none in "val".
+      test_fraction: share of every class that is held out for testing, in (0, 1). Neither is read where ``train/`` is.
+      split: a JSON file that says which file is in which split, as ``split.json`` of another run.
+      duplicates: report, or raise: what the same bytes in two splits or in two classes are.
     Raises:
-      ConfigError: no such folder. DataError: no classes, an empty class, too few images, or (when it is read)
-        a broken image; the path is named.
+      ConfigError: no such folder. ValueError: begins with the field that cannot be. DataError: no classes, an empty
+        class, too few images, or (when it is read) a broken image; the path is named.
     """
-    check_fraction("data.folder.test_fraction", test_fraction)
+    how = Splitting(seed, val_fraction, test_fraction, split, duplicates)
     base = existing_root(root, "folder of class folders")
     if not base.is_dir():
         raise ConfigError("data.root", f"{base} is not a folder")
     if (base / "train").is_dir():
-        return _from_split_folders(base)
+        return _from_split_folders(base, how)
     classes, files, labels = scan(base)
     if len(files) < 2:
         raise DataError(f"{base}: {len(files)} image in all; at least 2 are needed, to train and to test")
-
-    def split(name: str) -> FileRecords:
-        kept = stratified(labels, test_fraction, seed)[name]
-        return FileRecords(base, tuple(files[i] for i in kept), labels[kept])
-
-    splits = {name: functools.partial(split, name) for name in ("train", "test")}
-    return _dataset(base, classes, split_sizes(labels, test_fraction, str(base)), splits)
+    parts = how.parts(paths_below(base, files), labels, classes, str(base))
+    chosen = {name: (tuple(files[i] for i in kept), labels[kept]) for name, kept in parts.items()}
+    return _dataset(base, classes, chosen, how, how.drawn)
 
 
-def _from_split_folders(base: Path) -> Dataset:
-    held_out = next((base / name for name in ("test", "val") if (base / name).is_dir()), None)
-    if held_out is None:
+def _from_split_folders(base: Path, how: Splitting) -> Dataset:
+    held_out = [name for name in ("val", "test") if (base / name).is_dir()]
+    if not held_out:
         raise DataError(f"{base}: train/ but no test/ or val/; set data.root to {base / 'train'} to split it")
-    classes, files, labels = scan(base / "train")
-    test_classes, test_files, test_labels = scan(held_out)
-    if classes != test_classes:
-        differing = ", ".join(sorted(set(classes) ^ set(test_classes)))
-        raise DataError(f"{base}: only one of train/ and {held_out.name}/ has the classes: {differing}")
-    splits = {
-        "train": lambda: FileRecords(base, files, labels),
-        "test": lambda: FileRecords(base, test_files, test_labels),
-    }
-    return _dataset(base, classes, {"train": len(files), "test": len(test_files)}, splits)
+    if how.split:
+        raise ValueError(f"split: is {how.split}, but {base} holds train/ and is split already; give one of the two")
+    scanned = {name: scan(base / name) for name in ("train", *held_out)}
+    classes = scanned["train"][0]
+    for name in held_out:
+        if differing := set(classes) ^ set(scanned[name][0]):
+            raise DataError(f"{base}: only one of train/ and {name}/ has the classes: {', '.join(sorted(differing))}")
+    names = dict(zip(held_out, ("val", "test") if len(held_out) == 2 else ("test",), strict=True))
+    chosen = {names.get(name, name): (files, labels) for name, (_, files, labels) in scanned.items()}
+    return _dataset(base, classes, chosen, how, {"folders": ["train", *held_out]})
 
 
 def _dataset(
-    base: Path, classes: tuple[str, ...], sizes: dict[str, int], splits: dict[str, Callable[[], FileRecords]]
+    base: Path,
+    classes: tuple[str, ...],
+    chosen: dict[str, tuple[tuple[Path, ...], np.ndarray]],
+    how: Splitting,
+    drawn: dict[str, Any],
 ) -> Dataset:
-    return Dataset(base.resolve().name, classes, sizes, image_shape=None, open=opener(splits))
+    """The set of which ``chosen`` are each split's files and labels i32[n]."""
+    hashes = Hashes()
+    records = {name: FileRecords(base, files, labels, hashes=hashes) for name, (files, labels) in chosen.items()}
+
+    @functools.cache
+    def listing() -> Listing:
+        contents = {name: one.contents for name, one in records.items()}
+        found = Listing(classes, contents, drawn, refuse_duplicates=how.duplicates == "raise")
+        how.check_hashes(found)
+        return found
+
+    @functools.cache
+    def headers() -> Headers:
+        files = [path for part, _ in chosen.values() for path in part]
+        labels = np.concatenate([part for _, part in chosen.values()])
+        in_order = np.argsort(labels, kind="stable")  # of all classes, spread evenly
+        counts = dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
+        return look([files[i] for i in in_order], counts)
+
+    return Dataset(
+        name=base.resolve().name,
+        classes=classes,
+        sizes={name: len(one) for name, one in records.items()},
+        image_shape=None,
+        open=opener({name: functools.partial(records.__getitem__, name) for name in records}),
+        listing=listing,
+        headers=headers,
+    )
 
 
 def scan(base: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
@@ -117,6 +165,11 @@ def scan(base: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
     return tuple(path.name for path in folders), tuple(files), np.array(labels, np.int32)
 
 
+def paths_below(base: Path, files: Iterable[Path]) -> list[str]:
+    """The files' paths below ``base``, with slashes."""
+    return [path.relative_to(base).as_posix() for path in files]
+
+
 def listed(folder: Path, wanted: Callable[[os.DirEntry], bool]) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
@@ -131,14 +184,3 @@ def is_image(entry: os.DirEntry) -> bool:
     if not entry.is_file():
         raise DataError(f"{entry.path}: no file, or a link that leads nowhere; restore its target or remove it")
     return True
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); the bytes of every file are the set's identity, so none of them can be "
-            "left out: make it readable or remove it"
-        ) from error

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from diffusion.data.headers import Headers
+from diffusion.data.listing import Listing
 from diffusion.errors import ConfigError
 
 LeaveOut = Callable[[int, str, str], None]  # (number of a record that cannot be read, its name, why)
@@ -60,14 +62,17 @@ class Dataset:
     Attributes:
       name: for logs and reports.
       classes: class names in the order of the labels, () when unlabelled.
-      sizes: number of records of each split, always "train" and "test".
+      sizes: number of records of each split, always "train" and "test"; of some sets "val" too.
       image_shape: (h, w, c) shared by all records, None when it is not known to be.
       open: split name -> Records, the same object on every call; ConfigError on an unknown split.
       latent: records hold what a codec made, f32 and unbounded, in place of u8 images.
       class_splits: disjoint parts of the labels by name ("train", "val", "test"), where the set is published so;
         {} where it is not. Records are split apart from that: a class has some in "train" and some in "test".
       seen, unseen: labels that are trained on and labels that are kept for testing, () where all are trained on. With
-        them there are the splits "train_seen", "test_seen" and "test_unseen" (`class_split.restricted`).
+        them there are the splits "train_seen", "test_seen" and "test_unseen", and "val_seen" and "val_unseen" where
+        there is "val" (`class_split.restricted`).
+      listing: of a set of files, tells which is in which split; reads every file once.
+      headers: of a set of files, tells of what sizes and modes they are; reads some headers.
     """
 
     name: str
@@ -79,6 +84,8 @@ class Dataset:
     class_splits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seen: tuple[int, ...] = ()
     unseen: tuple[int, ...] = ()
+    listing: Callable[[], Listing] | None = None
+    headers: Callable[[], Headers] | None = None
 
     @property
     def train_split(self) -> str:
@@ -87,8 +94,12 @@ class Dataset:
 
     @property
     def validation_splits(self) -> dict[str, str]:
-        """{"": the split of the validation loss, "_out": that of classes never trained on, where there are such}."""
-        return {"": "test_seen", "_out": "test_unseen"} if self.seen else {"": "test"}
+        """{"": the split of the validation loss, "_out": that of classes never trained on, where there are such}.
+
+        Where there is "val", nothing that the loss decides has seen "test".
+        """
+        split = "val" if "val" in self.sizes else "test"
+        return {"": f"{split}_seen", "_out": f"{split}_unseen"} if self.seen else {"": split}
 
 
 @dataclass(frozen=True, eq=False)

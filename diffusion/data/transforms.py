@@ -99,7 +99,9 @@ def make_transform(size: int, channels: int, flip: bool, native: tuple[int, int,
     if channels not in (0, 1, 3):
         raise ConfigError("data.channels", f"is {channels}; 1 (grey), 3 (RGB) or 0 (as the data is)")
     if size < 0:
-        raise ConfigError("data.size", f"is {size}; a side in pixels, or 0 (as the data is)")
+        raise ConfigError(
+            "data.size", f"is {size}; a side in pixels, 0 (as the data is) or -1 (derived from the images)"
+        )
     if native is None and size == 0:
         raise ConfigError("data.size", "is 0 (as the data is), but the images' sizes may vary; give a side")
     if native is None and channels == 0:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion import snapshots
+from diffusion import snapshots, splits
 from diffusion.compared import chosen
 from diffusion.events import GRID_ROWS
 from diffusion.flops import flops
@@ -63,6 +63,7 @@ def facts(program: Program) -> dict[str, Any]:
         "dataset": program.dataset.name,
         "images": dict(program.dataset.sizes),
         "image_shape": list(program.transform.shape),
+        "derived": program.derived or "nothing",
         "classes": len(program.dataset.classes),
         "devices": program.mesh.size,
         "batch_size": program.loading.batch_size,
@@ -123,7 +124,7 @@ def _events(program: Program) -> dict[str, Any]:
     grids = _times(program.sample.every, steps) if program.sample.every else []
     classes = max(len(program.dataset.classes), 1)
     grid = min(classes, GRID_ROWS) * program.sample.per_class
-    written = ["config.json", "metrics.jsonl", "checkpoints/"]
+    written = ["config.json", "metrics.jsonl", "checkpoints/"] + [splits.NAME] * (program.dataset.listing is not None)
     number, size = planned_snapshots(program)
     written += [f"{snapshots.FOLDER}/"] * bool(number)
     written += ["samples/"] * bool(grids) + ["eval/"] * bool(evaluations)

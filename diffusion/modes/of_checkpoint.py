@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import events, feed, runs, supports
+from diffusion import events, feed, runs, splits, supports
 from diffusion.drawing import asked_drawing
 from diffusion.errors import ConfigError
 from diffusion.eval_curves import curve_figure, write_curve
@@ -42,6 +42,7 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     if program.eval.images:
         evaluate_images(program, stop)
         return
+    splits.check(program)
     check(program)
     feed.skipped(program).keep_in(program.workdir)
     steps = [program.eval.step]

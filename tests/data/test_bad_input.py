@@ -16,6 +16,7 @@ SMALL = {
     "data__source": "folder",
     "data__size": 8,
     "data__channels": 1,
+    "data__folder__val_fraction": 0,
     "data__batch_size": 8,
     "data__threads": 0,
     "train__steps": 10,
@@ -49,7 +50,7 @@ def run(workdir, data, **changed):
 
 
 def split_files(data, split):
-    return folder_source.folder(str(data), 0).open(split).files
+    return folder_source.folder(str(data), 0, val_fraction=0.0).open(split).files
 
 
 def listed(workdir, name="skipped.jsonl"):
@@ -208,7 +209,8 @@ class TestSkip:
         assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == 4
         assert len(listed(tmp_path / "run")) == 3
         Image.new("L", (8, 8)).save(split_files(data, "test")[0])
-        assert run(tmp_path / "run", data, data__max_skipped=20, **options) == 0
+        assert run(tmp_path / "run", data, data__max_skipped=20, **options) == 4, "a file is not what it was"
+        assert run(tmp_path / "run", data, data__max_skipped=20, resume__allow="data", **options) == 0
         assert len(listed(tmp_path / "run")) == 10
 
     @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Which classes are seen, what is refused, and the records that follow from it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -120,6 +122,24 @@ def test_restricted_adds_three_splits_and_leaves_the_others():
             assert records[i].label == source[number].label and records.name(i) == source.name(number)
     with pytest.raises(ConfigError, match="no split 'val'; there are: test, test_seen, test_unseen, train, train_seen"):
         split.open("val")
+
+
+def test_where_there_is_a_split_to_validate_on_it_is_restricted_too():
+    whole = dataset()
+    splits = {"train": whole.open("train"), "val": whole.open("test"), "test": whole.open("test")}
+    whole = replace(whole, sizes={name: len(one) for name, one in splits.items()}, open=splits.__getitem__)
+    assert whole.validation_splits == {"": "val"}
+    split = restricted(whole, (0, 2), (4, 1))
+    assert split.validation_splits == {"": "val_seen", "_out": "val_unseen"} and split.train_split == "train_seen"
+    assert {name: split.sizes[name] for name in ("val_seen", "val_unseen", "test_seen", "test_unseen")} == {
+        "val_seen": 2,
+        "val_unseen": 2,
+        "test_seen": 2,
+        "test_unseen": 2,
+    }
+    assert split.open("val_unseen").labels.tolist() == [4, 1]
+    with pytest.raises(DataError, match="farm: val_seen is empty: no record in 'val' is of its classes .'cat'."):
+        restricted(replace(whole, open=(splits | {"val": dataset(test=(1,)).open("test")}).__getitem__), (0,), (1,))
 
 
 def test_no_image_is_read_for_the_sizes(monkeypatch):

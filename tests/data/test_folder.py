@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion.data import hashes
 from diffusion.data.folder import folder
 from diffusion.data.images import SUFFIXES, decode
 from diffusion.errors import ConfigError, DataError
@@ -13,6 +14,9 @@ from diffusion.errors import ConfigError, DataError
 def put(path, value=0, mode="RGB", size=(4, 3), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, value).save(path, **options)
+
+
+SIZES = {"train": 6, "val": 2, "test": 2}
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def animals(tmp_path):
 class TestScan:
     def test_every_kind_of_file_in_its_class(self, animals):
         dataset = folder(str(animals), 0)
-        assert (dataset.classes, dataset.sizes) == (("cat", "dog"), {"train": 8, "test": 2})
+        assert (dataset.classes, dataset.sizes) == (("cat", "dog"), SIZES)
         assert dataset.image_shape is None
         for split, size in dataset.sizes.items():
             records = dataset.open(split)
@@ -50,7 +54,7 @@ class TestScan:
 
     def test_folders_that_are_called_like_images_are_none(self, animals):
         (animals / "cat" / "x.png").mkdir()
-        assert folder(str(animals), 0).sizes == {"train": 8, "test": 2}
+        assert folder(str(animals), 0).sizes == SIZES
 
     def test_names_in_other_scripts(self, tmp_path):
         for name in ("каждый", "猫"):
@@ -62,20 +66,40 @@ class TestScan:
 
     def test_home_is_expanded(self, animals, monkeypatch):
         monkeypatch.setenv("HOME", str(animals.parent))
-        assert folder(f"~/{animals.name}", 0).sizes["train"] == 8
+        assert folder(f"~/{animals.name}", 0).sizes == SIZES
 
-    @pytest.mark.parametrize("held_out", ["test", "val"])
-    def test_given_splits_are_kept(self, tmp_path, held_out):
-        for split, n in (("train", 3), (held_out, 1)):
+    @pytest.mark.parametrize(
+        ("given", "sizes", "validated"),
+        [
+            ({"train": 3, "test": 1}, {"train": 3, "test": 1}, "test"),
+            ({"train": 3, "val": 1}, {"train": 3, "test": 1}, "test"),
+            ({"train": 3, "val": 2, "test": 1}, {"train": 3, "val": 2, "test": 1}, "val"),
+        ],
+    )
+    def test_given_splits_are_kept(self, tmp_path, given, sizes, validated):
+        for split, n in given.items():
             for i in range(n):
                 put(tmp_path / split / "cat" / f"{i}.png")
-        assert folder(str(tmp_path), 0).sizes == {"train": 3, "test": 1}
+        dataset = folder(str(tmp_path), 0)
+        assert dataset.sizes == sizes and dataset.validation_splits == {"": validated}
+        held_out = dataset.open(validated).files
+        assert {path.parent.parent.name for path in held_out} == {"val" if "val" in given else "test"}
 
-    def test_test_goes_before_val(self, tmp_path):
-        for split, n in (("train", 3), ("val", 2), ("test", 1)):
-            for i in range(n):
-                put(tmp_path / split / "cat" / f"{i}.png")
-        assert folder(str(tmp_path), 0).sizes == {"train": 3, "test": 1}
+    @pytest.mark.parametrize(
+        ("n", "where"), [(1, "train"), (2, "train test"), (3, "train val test"), (4, "train train val test")]
+    )
+    def test_a_small_class_beside_a_full_one(self, animals, n, where):
+        for i in range(n):
+            put(animals / "emu" / f"{i}.png")
+        dataset = folder(str(animals), 0)
+        found = [split for split in dataset.sizes for label in dataset.open(split).labels if label == 2]
+        assert found == where.split()
+
+    def test_without_a_share_to_validate_on_there_are_two_splits(self, animals):
+        dataset = folder(str(animals), 0, val_fraction=0.0)
+        assert dataset.sizes == {"train": 8, "test": 2} and dataset.validation_splits == {"": "test"}
+        tested = dataset.open("test").files
+        assert folder(str(animals), 0).open("test").files == tested, "val takes from train alone"
 
 
 class TestFingerprint:
@@ -90,6 +114,23 @@ class TestFingerprint:
         assert second != first
         changed.rename(changed.with_stem(changed.stem + "_"))  # keeps its place in the order
         assert folder(str(moved), 0).open("train").fingerprint not in (first, second)
+
+    def test_a_file_is_read_once_for_all_splits(self, animals, monkeypatch):
+        read, sha256 = [], hashes.sha256
+        monkeypatch.setattr(hashes, "sha256", lambda path: read.append(path) or sha256(path))
+        dataset = folder(str(animals), 0)
+        assert len({dataset.open(split).fingerprint for split in dataset.sizes}) == 3
+        assert dataset.listing().splits["val"] == dataset.open("val").contents
+        assert len(read) == 10 and len(set(read)) == 10
+
+    def test_a_file_that_may_not_be_read_is_named(self, animals, monkeypatch):
+        def refuse(path, *_):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        records = folder(str(animals), 0).open("train")
+        monkeypatch.setattr("pathlib.Path.open", refuse)
+        with pytest.raises(DataError, match=f"{records.files[0]}: cannot be read .*Permission denied"):
+            _ = records.fingerprint
 
     def test_a_file_that_vanished_is_named(self, animals):
         records = folder(str(animals), 0).open("train")
@@ -141,17 +182,28 @@ class TestRefusals:
         with pytest.raises(DataError, match="train/ but no test/ or val/; set data.root to .*train to split"):
             folder(str(tmp_path), 0)
 
-    def test_splits_of_other_classes(self, tmp_path):
-        put(tmp_path / "train" / "cat" / "a.png")
-        put(tmp_path / "test" / "dog" / "a.png")
-        with pytest.raises(DataError, match="only one of train/ and test/ has the classes: cat, dog"):
+    @pytest.mark.parametrize("other", ["test", "val"])
+    def test_splits_of_other_classes(self, tmp_path, other):
+        for split in ("train", "val", "test"):
+            put(tmp_path / split / ("dog" if split == other else "cat") / "a.png")
+        with pytest.raises(DataError, match=f"only one of train/ and {other}/ has the classes: cat, dog"):
             folder(str(tmp_path), 0)
+
+    def test_classes_too_small_to_be_split(self, tmp_path):
+        for name in ("cat", "dog"):
+            put(tmp_path / name / "a.png")
+        with pytest.raises(DataError, match="no class has two records, so none can be held out for testing$"):
+            folder(str(tmp_path), 0)
+        put(tmp_path / "dog" / "b.png")
+        with pytest.raises(DataError, match="no class has three records, .* for validation; take val_fraction=0"):
+            folder(str(tmp_path), 0)
+        assert folder(str(tmp_path), 0, val_fraction=0.0).sizes == {"train": 2, "test": 1}
 
     @pytest.mark.parametrize("content", [b"", b"GIF", "half"])
     def test_a_broken_image_is_named_when_it_is_read(self, tmp_path, content):
         for name in ("a.png", "b.png", "c.png"):
             put(tmp_path / "cat" / name, size=(64, 64))
-        records = folder(str(tmp_path), 0).open("train")
+        records = folder(str(tmp_path), 0, val_fraction=0.0).open("train")
         path = records.files[1]
         path.write_bytes(path.read_bytes()[:-20] if content == "half" else content)
         assert records[0].image.shape == (64, 64, 3)

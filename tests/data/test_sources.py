@@ -7,16 +7,17 @@ import sys
 import numpy as np
 import pytest
 
+from diffusion.data.digits import DIGITS_PER_CLASS
 from diffusion.data.records import ArrayRecords
-from diffusion.data.sources import DIGITS_PER_CLASS, SOURCES, digits
+from diffusion.data.sources import SOURCES, digits
 from diffusion.errors import ConfigError
 from diffusion.tables import rows
 
 
 def test_every_row_has_config_fields_of_plain_types():
     fields = rows(SOURCES)
-    assert set(fields) == {"digits", "tfds", "folder", "npz", "latents", "fewshot"}
-    assert all(isinstance(value, int | float | str | bool) for row in fields.values() for value in row.values())
+    assert set(fields) == {"digits", "tfds", "folder", "npz", "latents", "fewshot", "digits_folder"}
+    assert all(isinstance(value, int | float | str | bool | tuple) for row in fields.values() for value in row.values())
 
 
 class TestDigits:

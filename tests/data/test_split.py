@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from diffusion.data.split import check_fraction, held_out_count, sizes_of_counts, split_sizes, stratified
+from diffusion.data.split import check_fraction, counts_of, held_out_count, sizes_of_counts, split_sizes, stratified
 from diffusion.errors import ConfigError, DataError
 
 LABELS = np.repeat(np.arange(4, dtype=np.int32), [50, 7, 2, 1])
@@ -39,6 +39,34 @@ def test_the_draw_is_the_same_for_ever():
 def test_other_classes_do_not_move_a_class():
     alone = stratified(LABELS[:50], 0.2, seed=3)["test"]
     np.testing.assert_array_equal(alone, [i for i in stratified(LABELS, 0.2, seed=3)["test"] if i < 50])
+
+
+@pytest.mark.parametrize(
+    ("n", "test", "val", "expected"),
+    [
+        *((0, 0.15, 0.15, (0, 0, 0)), (1, 0.15, 0.15, (1, 0, 0)), (2, 0.15, 0.15, (1, 0, 1))),
+        *((3, 0.15, 0.15, (1, 1, 1)), (3, 0.9, 0.05, (1, 1, 1)), (3, 0.05, 0.9, (1, 1, 1))),
+        *((60, 0.15, 0.15, (42, 9, 9)), (100, 0.15, 0.15, (70, 15, 15)), (178, 0.2, 0.1, (124, 18, 36))),
+    ],
+)
+def test_the_counts_of_three_splits(n, test, val, expected):
+    assert tuple(counts_of(n, test, val).values()) == expected and sum(expected) == n
+
+
+def test_three_splits_hold_every_record_once_and_val_takes_from_train_alone():
+    split, two = stratified(LABELS, 0.2, 3, 0.1), stratified(LABELS, 0.2, 3)
+    assert list(split) == ["train", "val", "test"]
+    np.testing.assert_array_equal(np.sort(np.concatenate(list(split.values()))), np.arange(len(LABELS)))
+    np.testing.assert_array_equal(split["test"], two["test"])
+    for label, n in zip(*np.unique(LABELS, return_counts=True), strict=True):
+        found = {name: int(np.sum(LABELS[kept] == label)) for name, kept in split.items()}
+        assert found == counts_of(int(n), 0.2, 0.1)
+
+
+def test_what_is_validated_on_is_the_same_for_ever_and_other_classes_do_not_move_it():
+    assert stratified(np.repeat([0, 1], 8), 0.25, 0, 0.25)["val"].tolist() == [2, 6, 10, 13]
+    assert stratified(np.repeat([0], 8), 0.25, 0, 0.25)["val"].tolist() == [2, 6]
+    assert stratified(np.repeat([0, 1], 8), 0.25, 1, 0.25)["val"].tolist() != [2, 6, 10, 13]
 
 
 def test_nothing_to_hold_out_is_refused():

@@ -1,0 +1,39 @@
+"""The sha256 of files' bytes."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from diffusion.errors import DataError
+
+THREADS = 8
+
+
+class Hashes:
+    """Of the files of a set, each of which is read once, however many splits ask."""
+
+    def __init__(self):
+        self._known: dict[Path, str] = {}
+
+    def of(self, files: Sequence[Path]) -> list[str]:
+        """Hex of each file's bytes.
+
+        Raises:
+          DataError: a file cannot be read; it is named.
+        """
+        new = [path for path in files if path not in self._known]
+        with ThreadPoolExecutor(THREADS) as pool:
+            self._known.update(zip(new, pool.map(sha256, new), strict=True))
+        return [self._known[path] for path in files]
+
+
+def sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); the bytes of every file are the set's identity, so none of them can be "
+            "left out: make it readable or remove it"
+        ) from error
