@@ -15,6 +15,7 @@ from diffusion import cluster, evaluate, evaluations, events, feed, runs, snapsh
 from diffusion.bad_steps import BadSteps
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
+from diffusion.data.tally import Tally
 from diffusion.errors import DataError, DiskError, NonFiniteError
 from diffusion.inspection import first_nonfinite, make_inspection_step
 from diffusion.logbook import Logbook
@@ -62,8 +63,9 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
             runs.write_config(program)
         feed.skipped(program).keep_in(program.workdir)
         with contextlib.closing(_writers(program, start.meta)) as writers:
-            _announce(program, start, step, writers)
-            Loop(program, saved, writers, start, source, stop).run()
+            tally = feed.tally(program, source)
+            _announce(program, start, step, writers, tally)
+            Loop(program, saved, writers, start, source, stop, tally).run()
     say(f"Finished: {program.train.steps} steps. {events.places(program)}")
 
 
@@ -78,10 +80,11 @@ class Loop:
         start: runs.Start,
         source: Loader,
         stop: StopRequest,
+        tally: Tally | None,
     ):
         meta = start.meta or {}
         self.program, self.saved, self.source, self.stop = program, saved, source, stop
-        self.log = Logbook(program, writers, start.meta)
+        self.log = Logbook(program, writers, start.meta, tally)
         self.bad_steps = BadSteps(program.workdir, source, int(start.state.step))
         self.state = start.state
         self.step = self.began = int(start.state.step)
@@ -297,7 +300,7 @@ def _writers(program: Program, meta: dict[str, Any] | None) -> MultiWriter:
     )
 
 
-def _announce(program: Program, start: runs.Start, step: int, writers: MultiWriter) -> None:
+def _announce(program: Program, start: runs.Start, step: int, writers: MultiWriter, tally: Tally | None) -> None:
     """Where the run begins, what was changed knowingly, and the facts of data and model."""
     if start.meta:
         say(f"Going on from step {step} of {program.train.steps} in {program.workdir}")
@@ -313,4 +316,7 @@ def _announce(program: Program, start: runs.Start, step: int, writers: MultiWrit
         "started at step": step,
         "best metric": "{} ({})".format(*program.best),
     }
-    writers.hparams(program.config, facts)
+    drawn = tally.table(program.diffusion.class_weights) if tally else []
+    writers.hparams(program.config, facts | ({"drawn": drawn} if drawn else {}))
+    if drawn:
+        writers.table(step, "data/classes", drawn)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from configs.default import get_config
 from diffusion import settings
 from diffusion.best import resolve_metric
+from diffusion.build.balancing import balancing
 from diffusion.build.choices import check_seed, choose, known, section
 from diffusion.build.evaluation import make_evaluation, measured
 from diffusion.build.model import make_diffusion, sets
@@ -50,7 +51,8 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     cluster(c)
     train = section("train", settings.Train, c.train)
     dataset, transform = _data(c.data)
-    diffusion = make_diffusion(c, dataset, transform)
+    draws, class_weights = balancing(c, dataset, training)
+    diffusion = replace(make_diffusion(c, dataset, transform), class_weights=class_weights)
     sampling = make_sampling(c, diffusion, dataset)
     if c.eval.data:
         dataset, transform = _other_data(c, transform, training)
@@ -75,7 +77,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         mesh=mesh,
         dataset=dataset,
         transform=transform,
-        loading=_loading(c),
+        loading=_loading(c, draws),
         diffusion=diffusion,
         optimiser=optimiser,
         snapshot_every=snapshot_every(c.ema, optimiser.averages),
@@ -106,7 +108,7 @@ def _holds_run(workdir: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _loading(config: ConfigDict) -> Loading:
+def _loading(config: ConfigDict, draws: tuple[int, ...]) -> Loading:
     c, on_sets = config.data, SET in config.cond.names
     for field, least in (("batch_size", 1), ("threads", 0), ("prefetch", 1), ("max_skipped", 1)):
         if c[field] < least:
@@ -114,7 +116,7 @@ def _loading(config: ConfigDict) -> Loading:
     if c.on_error not in ON_ERROR:
         raise ConfigError("data.on_error", f"{c.on_error!r} is not one of: {', '.join(ON_ERROR)}")
     how = (c.batch_size, c.threads, c.prefetch, c.on_error, c.max_skipped)
-    return Loading(*how, sets(config) if on_sets else None)
+    return Loading(*how, sets(config) if on_sets else None, draws)
 
 
 def _resolved(config: ConfigDict, best: tuple[str, str], use: str) -> dict[str, Any]:
@@ -129,10 +131,11 @@ def _data(c: ConfigDict) -> tuple[Dataset, Transform]:
     check_seed("data.split_seed", c.split_seed)
     dataset = _opened("data", c, c.split_seed)
     if dataset.latent:
-        for field in ("size", "channels", "flip"):
+        for field in ("size", "channels", "flip", "rotate", "jitter"):
             if c[field]:
                 raise ConfigError(f"data.{field}", f"is {c[field]}; it is for images, and {dataset.name} holds latents")
-    return _split_by_class(dataset, c), make_transform(c.size, c.channels, c.flip, dataset.image_shape)
+    transform = make_transform(c.size, c.channels, c.flip, dataset.image_shape, rotate=c.rotate, jitter=c.jitter)
+    return _split_by_class(dataset, c), transform
 
 
 def _opened(section: str, c: ConfigDict, split_seed: int) -> Dataset:
