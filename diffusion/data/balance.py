@@ -123,7 +123,7 @@ def _check_ratio(ratio: float) -> None:
         raise ValueError(f"ratio is {ratio}; it is that of a smaller class to a larger one, in (0, 1]")
 
 
-_ROUNDING = 1e-9  # 0.1 * 30 is above 3
+_ROUNDING = 1e-9  # 0.14 * 50 lies above 7, and 7 / 0.07 below 100
 
 _WEIGHTS = {"inverse_frequency": inverse_frequency, "effective_number": effective_number, "manual": manual}
 BALANCES = {

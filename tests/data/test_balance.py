@@ -61,9 +61,9 @@ def test_draws_by_hand(name, fields, wanted):
 
 
 def test_a_ratio_is_not_rounded_away():
-    """0.1 * 30 lies above 3, and 6 / 0.6 may lie below 10."""
-    assert draws("upsample", [30, 1], "ab", ratio=0.1).tolist() == [30, 3]
-    assert draws("downsample", [30, 6], "ab", ratio=0.6).tolist() == [10, 6]
+    """0.14 * 50 lies above 7, and 7 / 0.07 below 100."""
+    assert draws("upsample", [50, 1], "ab", ratio=0.14).tolist() == [50, 7]
+    assert draws("downsample", [200, 7], "ab", ratio=0.07).tolist() == [100, 7]
 
 
 def test_the_effective_number_counts_what_overlaps_once():
