@@ -7,6 +7,7 @@ A section with a choice holds its shared fields and one sub-dict for each row of
 from ml_collections import ConfigDict
 
 from diffusion.augment import AUGMENTS
+from diffusion.data.balance import BALANCES, CLASS_WEIGHTS
 from diffusion.data.sources import SOURCES
 from diffusion.ema import EMAS
 from diffusion.extractors import EXTRACTORS, PERCEPTUAL
@@ -45,7 +46,10 @@ def get_config() -> ConfigDict:
         # median short side to a multiple of 8, from 8 to 64
         size=0,
         channels=0,  # 1 grey, 3 RGB, 0 as the data is
-        flip=False,  # mirror training images at random; never for digits or text
+        # of training images, at random; drawn images show it too (with augment.name=edm they do not)
+        flip=False,  # mirror them; never for digits or text
+        rotate=0.0,  # degrees, up to 180: turn them by up to so much either way; what comes in is the reflection
+        jitter=0.0,  # brightness and contrast times factors in [1 - jitter, 1 + jitter), below 1
         batch_size=64,  # images per step over all devices and processes
         threads=4,  # that read ahead on the host; 0 reads when asked
         prefetch=8,  # batches read ahead on the host
@@ -57,6 +61,13 @@ def get_config() -> ConfigDict:
         test_classes=(),
         num_test_classes=0,  # or so many that never are, drawn by split_seed
         **rows(SOURCES),
+    )
+    c.balance = dict(  # of the classes in training alone; rows of one name share their fields
+        # how often a class is drawn: none (every image once an epoch), inverse_frequency, effective_number, manual (the
+        # epoch keeps its length), upsample (to ratio of the largest class), downsample (to the smallest over ratio)
+        sampling="none",
+        loss="none",  # factor on a class's loss, mean 1 over what is drawn: inverse_frequency, effective_number, manual
+        **rows(BALANCES) | rows(CLASS_WEIGHTS),
     )
     c.sets = dict(  # of images of one class, for cond.names=set: a target is drawn from the others of its set
         size=6,  # images of a set

@@ -32,6 +32,7 @@ class Diffusion:
       cond_drop: chance that one condition of an example becomes its null.
       cond_drop_all: chance that all of an example's conditions become null together.
       augment: of the training images.
+      class_weights: factor on the training loss of each class, mean 1 over what is drawn; () is 1 for all.
     """
 
     net: Net
@@ -42,6 +43,7 @@ class Diffusion:
     cond_drop: float
     cond_drop_all: float
     augment: Augment = none()
+    class_weights: tuple[float, ...] = ()
 
 
 def batch_losses(
@@ -62,7 +64,7 @@ def batch_losses(
       key: of the step.
       slot: i32[b], the rows' places in the global batch.
       n_valid: i32[], valid rows of the global batch.
-      drop: whether conditions and activations are dropped and images augmented, as in training.
+      drop: whether conditions and activations are dropped, images augmented and classes weighted, as in training.
       density: what the density of t has learned; its state at the start where it is not given.
 
     Returns:
@@ -90,7 +92,19 @@ def batch_losses(
         density_weight=density_weight,
         params=params,
     )
-    return losses._replace(loss=sum(penalties.values(), losses.loss)), penalties
+    loss = _class_weighted(d, losses.loss, batch) if drop and d.class_weights else losses.loss
+    return losses._replace(loss=sum(penalties.values(), loss)), penalties
+
+
+def _class_weighted(d: Diffusion, loss: Array, batch: Batch) -> Array:
+    """The whole loss of a row times its class's weight, as if it were drawn so often; 1 where there is no class.
+
+    A learned log-variance is thus that of the weighted loss, which it evens out over times. ``Losses.plain`` stays as
+    it is: a density learns which times are hard from losses that compare between runs, and a rare class's few heavy
+    rows would make it learn from noise.
+    """
+    label = batch.cond["label"]
+    return loss * jnp.where(label < 0, 1.0, jnp.asarray(d.class_weights, jnp.float32)[label])
 
 
 def in_net_units(codec: Codec, frozen: Frozen, cond: Cond, keys: Array, random: bool) -> Cond:

@@ -24,6 +24,8 @@ from diffusion.progress import say
 Metrics = Mapping[str, float | None]  # None: could not be computed
 Rows = Sequence[Mapping[str, Any]]  # every row has the columns of the first
 
+OFF_CONSOLE = ("train/", "perf/", "eval/", "data/")  # figures that a line of their own would not help
+
 
 @dataclass(frozen=True)
 class Run:
@@ -74,10 +76,10 @@ class Writer:
 
 
 def console(run: Run) -> Writer:
-    """A line per write of other figures than the progress line's and the evaluation table's."""
+    """A line per write of other figures than the progress line's, the evaluation table's and counts that only grow."""
 
     def write(step: int, metrics: Metrics) -> None:
-        shown = {name: value for name, value in metrics.items() if not name.startswith(("train/", "perf/", "eval/"))}
+        shown = {name: value for name, value in metrics.items() if not name.startswith(OFF_CONSOLE)}
         if shown:
             say("  ".join([f"step {step}", *(f"{name} {_short(value)}" for name, value in shown.items())]))
 
@@ -85,7 +87,8 @@ def console(run: Run) -> Writer:
         say(f"{name}, step {step}\n{_columns(rows)}")
 
     def hparams(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        say("  ".join([run.name, *(f"{key} {_short(value)}" for key, value in facts.items())]))
+        short = {key: value for key, value in facts.items() if not isinstance(value, list)}  # a list has its table
+        say("  ".join([run.name, *(f"{key} {_short(value)}" for key, value in short.items())]))
 
     return Writer(write=write, table=table, hparams=hparams)
 

@@ -10,6 +10,7 @@ from diffusion.data.episodes import check_classes
 from diffusion.data.loader import Loader, make_loader, one_epoch, prefetch_to_device
 from diffusion.data.records import LeaveOut
 from diffusion.data.skipped import Skipped
+from diffusion.data.tally import Tally
 from diffusion.mesh import padded_rows, put_rows
 from diffusion.program import Program
 from diffusion.types import Batch
@@ -40,7 +41,21 @@ def loader(program: Program, split: str, *, training: bool, batch_size: int = 0,
         prefetch=program.loading.prefetch,
         leave_out=leave_out(program, split),
         sets=sets,
+        draws=program.loading.draws if training else (),
     )
+
+
+def tally(program: Program, source: Loader) -> Tally | None:
+    """Of the classes that ``source``, in training, draws; None without labels.
+
+    None too where nothing is balanced and labels are not known before the records are read: every record is then drawn
+    once an epoch, and reading a large set to say so takes longer than it is worth.
+    """
+    dataset = program.dataset
+    balanced = program.loading.draws or program.diffusion.class_weights
+    if not dataset.classes or not (dataset.labels_known or balanced):
+        return None
+    return Tally(source.order, source.records.labels, dataset.classes)
 
 
 @functools.cache

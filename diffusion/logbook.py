@@ -7,6 +7,7 @@ import jax
 
 from diffusion import runs
 from diffusion.best import BestRecord, observed
+from diffusion.data.tally import Tally
 from diffusion.program import Program
 from diffusion.progress import Progress, say
 from diffusion.steps import Metrics
@@ -21,10 +22,11 @@ class Logbook:
 
     Args:
       meta: of the checkpoint that the run goes on from; None on a fresh start.
+      tally: of the classes drawn, logged beside the metrics; None logs none.
     """
 
-    def __init__(self, program: Program, writers: MultiWriter, meta: dict[str, Any] | None):
-        self.writers = writers
+    def __init__(self, program: Program, writers: MultiWriter, meta: dict[str, Any] | None, tally: Tally | None):
+        self.writers, self._tally = writers, tally
         self.progress = Progress(program.train.steps, program.loading.batch_size, silent=jax.process_index() != 0)
         self._best = runs.best_record(program, meta)
         meta = meta or {}
@@ -47,7 +49,7 @@ class Logbook:
             step, values = self._unwritten[0]
             self._announce_rate(step, values["train/lr"])
             self.rank(step, values)
-            values = values | self.progress.measure(step)
+            values = values | (self._tally.figures(step) if self._tally else {}) | self.progress.measure(step)
             self.writers.write(step, values)
             self._unwritten.popleft()
             self.progress.show(step, values)

@@ -59,8 +59,12 @@ def make_plan(
 
 def in_shares(total: int, sizes: np.ndarray) -> np.ndarray:
     """``total`` images in the classes' shares, by largest remainder, i[k]; never more than there are reals."""
-    total = min(total, int(sizes.sum()))
-    exact = total * sizes / max(sizes.sum(), 1)
+    return apportioned(min(total, int(sizes.sum())), sizes)
+
+
+def apportioned(total: int, shares: np.ndarray) -> np.ndarray:
+    """``total`` in whole parts by largest remainder, i[k]; shares [k] are 0 or more, not all 0 unless total is."""
+    exact = total * shares / (shares.sum() or 1)
     counts = np.floor(exact).astype(np.int64)
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
     return counts

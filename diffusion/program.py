@@ -25,7 +25,12 @@ CLASS_CONDITION = "label"  # the name of the class in Batch.cond
 
 @dataclass(frozen=True)
 class Loading:
-    """How batches are read: see ``data`` in configs/default.py; ``sets`` where the net is conditioned on them."""
+    """How batches are read: see ``data`` in configs/default.py.
+
+    Attributes:
+      sets: where the net is conditioned on them.
+      draws: of each class in an epoch of training; () for every record once.
+    """
 
     batch_size: int
     threads: int
@@ -33,6 +38,7 @@ class Loading:
     on_error: str
     max_skipped: int
     sets: Sets | None = None
+    draws: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +101,7 @@ class Program:
     @property
     def steps_per_epoch(self) -> int:
         split, sets = self.dataset.train_split, self.loading.sets
-        examples = self.dataset.sizes[split]
+        examples = sum(self.loading.draws) or self.dataset.sizes[split]
         if sets and sets.targets:
             examples = sets.targets_of(np.unique(self.dataset.open(split).labels, return_counts=True)[1])
         return -(-examples // self.loading.batch_size)

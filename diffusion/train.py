@@ -16,6 +16,7 @@ from diffusion.bad_steps import BadSteps
 from diffusion.best import BestRecord
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
+from diffusion.data.tally import Tally
 from diffusion.errors import DataError, DiskError, NonFiniteError
 from diffusion.inspection import first_nonfinite, make_inspection_step
 from diffusion.logbook import Logbook
@@ -65,8 +66,9 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
             splits.write(program)
         feed.skipped(program).keep_in(program.workdir)
         with contextlib.closing(_writers(program, start.meta)) as writers:
-            _announce(program, start, step, writers)
-            loop = Loop(program, saved, writers, start, source, stop)
+            tally = feed.tally(program, source)
+            _announce(program, start, step, writers, tally)
+            loop = Loop(program, saved, writers, start, source, stop, tally)
             loop.run()
     say(f"Finished: {_how_it_ended(program, loop.step, loop.log.best)} {events.places(program)}")
 
@@ -82,10 +84,11 @@ class Loop:
         start: runs.Start,
         source: Loader,
         stop: StopRequest,
+        tally: Tally | None,
     ):
         meta = start.meta or {}
         self.program, self.saved, self.source, self.stop = program, saved, source, stop
-        self.log = Logbook(program, writers, start.meta)
+        self.log = Logbook(program, writers, start.meta, tally)
         self.bad_steps = BadSteps(program.workdir, source, int(start.state.step))
         self.state = start.state
         self.step = self.began = int(start.state.step)
@@ -340,7 +343,7 @@ def _writers(program: Program, meta: dict[str, Any] | None) -> MultiWriter:
     )
 
 
-def _announce(program: Program, start: runs.Start, step: int, writers: MultiWriter) -> None:
+def _announce(program: Program, start: runs.Start, step: int, writers: MultiWriter, tally: Tally | None) -> None:
     """Where the run begins, what was changed knowingly, and the facts of data and model."""
     if program.derived:
         say(program.derived)
@@ -358,4 +361,7 @@ def _announce(program: Program, start: runs.Start, step: int, writers: MultiWrit
         "started at step": step,
         "best metric": "{} ({})".format(*program.best),
     }
-    writers.hparams(program.config, facts)
+    drawn = tally.table(program.diffusion.class_weights) if tally else []
+    writers.hparams(program.config, facts | ({"drawn": drawn} if drawn else {}))
+    if drawn:
+        writers.table(step, "data/classes", drawn)

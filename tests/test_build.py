@@ -17,6 +17,7 @@ from diffusion import settings, steps
 from diffusion.augment import AUGMENTS
 from diffusion.build import build
 from diffusion.config import load, override
+from diffusion.data.balance import BALANCES, CLASS_WEIGHTS
 from diffusion.data.fewshot import fewshot
 from diffusion.data.records import ArrayRecords, Dataset
 from diffusion.data.sources import SOURCES
@@ -43,6 +44,8 @@ from diffusion.tables import rows
 REPO = Path(__file__).resolve().parent.parent
 CHOICES = {  # the field that chooses a row of the table; its section holds the rows' own fields
     "data.source": SOURCES,
+    "balance.sampling": BALANCES,
+    "balance.loss": CLASS_WEIGHTS,
     "augment.name": AUGMENTS,
     "process.schedule": SCHEDULES,
     "process.target": TARGETS,
@@ -228,6 +231,7 @@ def legal(schedule, target):
 DECOUPLED = ("process.schedule=decoupled", "process.target=decoupled")
 NEEDS = {  # what a row cannot do without
     ("net.name", "jit_b_16"): ["data.size=16"],
+    **{(f"balance.{field}", "manual"): ["balance.manual.weights=3:2"] for field in ("sampling", "loss")},
     ("objective.weighting", "bounded_exp"): DECOUPLED,
     ("objective.weighting", "ddm"): DECOUPLED,
     ("sampler.name", "decoupled"): ["process.schedule=decoupled"],
@@ -353,6 +357,37 @@ REFUSED = [  # what is said, the field that is named, what else
     (["data.split_seed=-1"], "data.split_seed", "[0, 2**32)"),
     (["seed=-1"], "seed", "[0, 2**32)"),
     (["seed=4294967296"], "seed", "[0, 2**32)"),
+    (["data.rotate=181"], "data.rotate", "degrees in [0, 180]"),
+    (["data.rotate=-1"], "data.rotate", "degrees in [0, 180]"),
+    (["data.jitter=1"], "data.jitter", "[0, 1)"),
+    (["balance.sampling=even"], "balance.sampling", "none, inverse_frequency, effective_number, manual, upsample"),
+    (["balance.loss=upsample"], "balance.loss", "'upsample' is not one of: none, inverse_frequency"),
+    (["balance.sampling=upsample", "balance.upsample.ratio=0"], "balance.upsample.ratio", "in (0, 1]"),
+    (["balance.sampling=downsample", "balance.downsample.ratio=2"], "balance.downsample.ratio", "in (0, 1]"),
+    (["balance.loss=effective_number", "balance.effective_number.beta=1"], "balance.effective_number.beta", "[0, 1)"),
+    (
+        ["balance.sampling=inverse_frequency", "balance.inverse_frequency.power=-1"],
+        "balance.inverse_frequency.power",
+        "at least 0",
+    ),
+    (["balance.sampling=manual"], "balance.manual.weights", "is empty; write for example Abnormal:3"),
+    (
+        ["balance.loss=manual", "balance.manual.weights=11:3"],
+        "balance.manual.weights",
+        "'11' is no class, nor an index",
+    ),
+    (["balance.sampling=manual", "balance.manual.weights=3"], "balance.manual.weights", "'3' is not CLASS:WEIGHT"),
+    (["balance.sampling=manual", "balance.manual.weights=3:x"], "balance.manual.weights", "'x', in '3:x', is not a"),
+    (["balance.sampling=manual", "balance.manual.weights=3:0"], "balance.manual.weights", "must be positive"),
+    (["balance.sampling=manual", "balance.manual.weights=3:nan"], "balance.manual.weights", "must be positive"),
+    (["balance.sampling=manual", "balance.manual.weights=3:1,3:2"], "balance.manual.weights", "names '3' twice"),
+    (
+        ["balance.sampling=manual", "balance.manual.weights=3:2", "data.test_classes=3"],
+        "balance.manual.weights",
+        "names '3', of which no image is trained on",
+    ),
+    (["balance.sampling=upsample", "cond.names=set"], "balance.sampling", "draws sets of images in its own way"),
+    (["balance.loss=effective_number", "cond.names=set"], "balance.loss", "draws sets of images in its own way"),
     (["augment.name=adm"], "augment.name", "'adm' is not one of: none, edm"),
     (["augment.name=edm", "augment.edm.p=2"], "augment.edm.p", "[0, 1]"),
     (["augment.name=edm", "augment.edm.rotate=-1"], "augment.edm.rotate", "0 or more"),
@@ -518,6 +553,9 @@ def test_what_data_without_labels_cannot_have(tmp_path):
         with pytest.raises(ConfigError, match=f"^{field}: .*plain has no labels"):
             built(*said, *more)
     assert built(*said, "cond.names=()", "eval.metrics=()").diffusion.net.conditions == ()
+    for field in ("balance.sampling", "balance.loss"):
+        with pytest.raises(ConfigError, match=f"^{field}: is inverse_frequency, and plain has no labels"):
+            built(*said, "cond.names=()", "eval.metrics=()", f"{field}=inverse_frequency")
 
 
 @functools.cache

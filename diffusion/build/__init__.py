@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from configs.default import get_config
 from diffusion import settings
 from diffusion.best import resolve_metric
+from diffusion.build.balancing import balancing
 from diffusion.build.choices import check_seed, choose, known, section
 from diffusion.build.evaluation import make_evaluation, measured
 from diffusion.build.model import make_diffusion, sets
@@ -53,7 +54,8 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     cluster(c)
     train = section("train", settings.Train, c.train)
     dataset, transform, derived = _data(c.data, workdir)
-    diffusion = make_diffusion(c, dataset, transform)
+    draws, class_weights = balancing(c, dataset, training)
+    diffusion = replace(make_diffusion(c, dataset, transform), class_weights=class_weights)
     sampling = make_sampling(c, diffusion, dataset)
     if c.eval.data:
         dataset, transform = _other_data(c, transform, training)
@@ -83,7 +85,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         mesh=mesh,
         dataset=dataset,
         transform=transform,
-        loading=_loading(c),
+        loading=_loading(c, draws),
         diffusion=diffusion,
         optimiser=optimiser,
         snapshot_every=snapshot_every(c.ema, optimiser.averages),
@@ -120,7 +122,7 @@ def _holds_run(workdir: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _loading(config: ConfigDict) -> Loading:
+def _loading(config: ConfigDict, draws: tuple[int, ...]) -> Loading:
     c, on_sets = config.data, SET in config.cond.names
     for field, least in (("batch_size", 1), ("threads", 0), ("prefetch", 1), ("max_skipped", 1)):
         if c[field] < least:
@@ -128,7 +130,7 @@ def _loading(config: ConfigDict) -> Loading:
     if c.on_error not in ON_ERROR:
         raise ConfigError("data.on_error", f"{c.on_error!r} is not one of: {', '.join(ON_ERROR)}")
     how = (c.batch_size, c.threads, c.prefetch, c.on_error, c.max_skipped)
-    return Loading(*how, sets(config) if on_sets else None)
+    return Loading(*how, sets(config) if on_sets else None, draws)
 
 
 def _resolved(config: ConfigDict, best: tuple[str, str], use: str) -> dict[str, Any]:
@@ -144,12 +146,13 @@ def _data(c: ConfigDict, workdir: Path) -> tuple[Dataset, Transform, str]:
     check_seed("data.split_seed", c.split_seed)
     dataset = _opened("data", c, c.root.replace("{workdir}", str(workdir)), c.split_seed)
     if dataset.latent:
-        for field in ("size", "channels", "flip"):
+        for field in ("size", "channels", "flip", "rotate", "jitter"):
             if c[field]:
                 raise ConfigError(f"data.{field}", f"is {c[field]}; it is for images, and {dataset.name} holds latents")
     with _before_step_0():
         size, channels, native, derived = taken(dataset, c.size, c.channels)
-        return _split_by_class(dataset, c), make_transform(size, channels, c.flip, native), derived
+        transform = make_transform(size, channels, c.flip, native, rotate=c.rotate, jitter=c.jitter)
+        return _split_by_class(dataset, c), transform, derived
 
 
 def _opened(section: str, c: ConfigDict, root: str, split_seed: int) -> Dataset:

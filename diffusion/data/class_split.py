@@ -86,6 +86,7 @@ def restricted(dataset: Dataset, seen: Collection[int], unseen: Collection[int])
     before = {split: functools.partial(dataset.open, split) for split in dataset.sizes}
     return replace(
         dataset,
+        labels_known=True,
         seen=tuple(sorted(seen)),
         unseen=tuple(sorted(unseen)),
         sizes={**dataset.sizes, **{part: len(numbers) for part, numbers in kept.items()}},
@@ -111,7 +112,7 @@ def _labels(field: str, given: Sequence[str], classes: Sequence[str]) -> tuple[i
     """Labels of names or indices, ascending."""
     found: dict[int, str] = {}
     for text in given:
-        label = _label(field, text, classes)
+        label = label_of(field, text, classes)
         if label in found:
             same = "" if found[label] == text else f", as {found[label]!r} and {text!r}"
             raise ValueError(f"{field}: class {classes[label]!r} is given twice{same}")
@@ -119,7 +120,8 @@ def _labels(field: str, given: Sequence[str], classes: Sequence[str]) -> tuple[i
     return tuple(sorted(found))
 
 
-def _label(field: str, text: str, classes: Sequence[str]) -> int:
+def label_of(field: str, text: str, classes: Sequence[str]) -> int:
+    """The class called ``text``, or else of that index. Raises ValueError, which begins with ``field``."""
     if text in classes:
         return classes.index(text)
     if re.fullmatch("[0-9]{1,9}", text) and int(text) < len(classes):

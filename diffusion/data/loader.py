@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.data.episodes import Episodes, Sets
-from diffusion.data.order import Order, Plain, uniforms
+from diffusion.data.order import Balanced, Order, Plain, uniforms
 from diffusion.data.records import LeaveOut, Record, Records
 from diffusion.data.transforms import Transform, turned
 from diffusion.errors import ConfigError, DataError
@@ -23,7 +23,8 @@ class Loader:
     """This process's rows of every global batch; made by ``make_loader``.
 
     Step s is batch s mod ``steps_per_epoch`` of epoch s // ``steps_per_epoch``. Every record is an example of exactly
-    one batch of an epoch (with sets of which only some are targets: those), and no batch holds two epochs.
+    one batch of an epoch (with sets of which only some are targets: those; with ``draws`` as often as they say), and no
+    batch holds two epochs.
     """
 
     records: Records
@@ -180,6 +181,7 @@ def make_loader(
     prefetch: int = 8,
     leave_out: LeaveOut | None = None,
     sets: Sets | None = None,
+    draws: Sequence[int] = (),
 ) -> Loader:
     """A loader of ``records``.
 
@@ -196,6 +198,7 @@ def make_loader(
       leave_out: told of a record that cannot be read each time it is met (from several threads); its row is
         then padding. None: such a record is an error.
       sets: give every example a set of its class, under "set" of the conditions.
+      draws: how often each class is drawn in an epoch, in place of every record once; not with ``sets``.
     Raises:
       ConfigError: a value out of range. DataError: no records.
     """
@@ -207,10 +210,14 @@ def make_loader(
         raise ValueError(f"{rows=} must hold {batch_size=} and divide by {process_count=} > {process_index=}")
     if len(records) == 0:
         raise DataError("the split holds no records")
-    if sets is None:
-        order = Plain(len(records), batch_size, seed, shuffle)
-    else:
+    if draws and (sets or not shuffle):
+        raise ValueError("draws are for shuffled records without sets")
+    if sets is not None:
         order = Episodes(records.labels, batch_size, seed, shuffle, sets)
+    elif draws:
+        order = Balanced(records.labels, tuple(draws), batch_size, seed)
+    else:
+        order = Plain(len(records), batch_size, seed, shuffle)
     return Loader(
         records, transform, order, rows, seed, shuffle, process_index, process_count, threads, prefetch, leave_out
     )

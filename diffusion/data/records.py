@@ -65,6 +65,7 @@ class Dataset:
       sizes: number of records of each split, always "train" and "test"; of some sets "val" too.
       image_shape: (h, w, c) shared by all records, None when it is not known to be.
       open: split name -> Records, the same object on every call; ConfigError on an unknown split.
+      labels_known: labels are had without reading the records.
       latent: records hold what a codec made, f32 and unbounded, in place of u8 images.
       class_splits: disjoint parts of the labels by name ("train", "val", "test"), where the set is published so;
         {} where it is not. Records are split apart from that: a class has some in "train" and some in "test".
@@ -86,6 +87,7 @@ class Dataset:
     unseen: tuple[int, ...] = ()
     listing: Callable[[], Listing] | None = None
     headers: Callable[[], Headers] | None = None
+    labels_known: bool = True
 
     @property
     def train_split(self) -> str:

@@ -122,6 +122,7 @@ def tfds(
                 "test": functools.partial(split, "test", test_split),
             }
         ),
+        labels_known=False,
     )
 
 

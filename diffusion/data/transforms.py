@@ -1,6 +1,7 @@
 """Small functions u8[h w c] -> u8[h w c], and the one transform that a config describes."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import MISSING, dataclass, fields
 
 import numpy as np
 from PIL import Image
@@ -29,13 +30,19 @@ def resize_crop(image: np.ndarray, size: int) -> np.ndarray:
         return image
     scale = size / min(height, width)
     new_height, new_width = max(size, round(height * scale)), max(size, round(width * scale))
-    grey = image.shape[2] == 1
-    resized = np.asarray(
-        Image.fromarray(image[:, :, 0] if grey else image).resize((new_width, new_height), Image.BICUBIC)
-    )
+    resized = _array(_picture(image).resize((new_width, new_height), Image.BICUBIC))
     top, left = (new_height - size) // 2, (new_width - size) // 2
-    cropped = resized[top : top + size, left : left + size]
-    return cropped[:, :, None] if grey else cropped
+    return resized[top : top + size, left : left + size]
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def _array(picture: Image.Image) -> np.ndarray:
+    """u8[h w c]"""
+    array = np.asarray(picture)
+    return array[:, :, None] if array.ndim == 2 else array
 
 
 def flip(image: np.ndarray, u: float) -> np.ndarray:
@@ -50,24 +57,49 @@ def turned(image: np.ndarray, symmetry: int) -> np.ndarray:
     return np.rot90(image[:, ::-1] if symmetry > 3 else image, symmetry % 4)
 
 
-@dataclass(frozen=True)
+def rotated(image: np.ndarray, degrees: float) -> np.ndarray:
+    """u8[h w c] turned counterclockwise about its centre, bicubic; what comes in from outside is its reflection."""
+    height, width = image.shape[:2]
+    margin = math.ceil((math.hypot(height, width) - min(height, width)) / 2) + 2  # bicubic looks two pixels further
+    wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
+    turned = _array(_picture(wide).rotate(degrees, Image.BICUBIC))
+    return turned[margin : margin + height, margin : margin + width]
+
+
+def jittered(image: np.ndarray, brightness: float, contrast: float) -> np.ndarray:
+    """u8[h w c] with its distances from its mean times ``contrast``, then all times ``brightness``; rounded half up."""
+    mean = image.mean()
+    values = (mean + (image - mean) * contrast) * brightness
+    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, repr=False)
 class Transform:
-    """Record's image -> example's image. Its repr is its identity.
+    """Record's image -> example's image. Its repr is its identity: a field at its default, which came later, is not in
+    it, so that a run that was begun before there was such a field goes on.
 
     Attributes:
       shape: (h, w, c) of every result.
       resize: False: an image must have that height and width already.
       flip: mirror at random where draws are given.
+      rotate: degrees that an image is turned by at most, either way, where draws are given.
+      jitter: brightness and contrast times factors in [1 - jitter, 1 + jitter), where draws are given.
     """
 
     shape: tuple[int, int, int]
     resize: bool
     flip: bool
+    rotate: float = 0.0
+    jitter: float = 0.0
+
+    def __repr__(self) -> str:
+        said = [f.name for f in fields(self) if f.default is MISSING or getattr(self, f.name) != f.default]
+        return f"Transform({', '.join(f'{name}={getattr(self, name)!r}' for name in said)})"
 
     @property
     def draws(self) -> int:
         """How many uniform numbers an augmented image takes."""
-        return int(self.flip)
+        return self.flip + (self.rotate > 0) + 2 * (self.jitter > 0)
 
     def __call__(self, image: np.ndarray, uniforms: np.ndarray | None) -> np.ndarray:
         """u8[h' w' c'] -> u8[h w c], augmented by ``uniforms`` f64[draws] in [0, 1); None: not augmented.
@@ -82,22 +114,50 @@ class Transform:
             found = "x".join(map(str, image.shape[:2]))
             raise DataError(f"is {found} pixels, the set is {height}x{width}; set data.size to resize all")
         image = channels(image, c)
-        return flip(image, uniforms[0]) if self.flip and uniforms is not None else image
+        return image if uniforms is None else self._augmented(image, uniforms.tolist())
+
+    def _augmented(self, image: np.ndarray, uniforms: list[float]) -> np.ndarray:
+        if self.flip:
+            image = flip(image, uniforms.pop(0))
+        if self.rotate:
+            image = rotated(image, self.rotate * _signed(uniforms.pop(0)))
+        if self.jitter:
+            image = jittered(image, *(1 + self.jitter * _signed(uniforms.pop(0)) for _ in range(2)))
+        return image
 
 
-def make_transform(size: int, channels: int, flip: bool, native: tuple[int, int, int] | None = None) -> Transform:
-    """The transform of ``data.size``, ``data.channels`` and ``data.flip``.
+def _signed(u: float) -> float:
+    """[0, 1) -> [-1, 1)"""
+    return 2 * u - 1
+
+
+def make_transform(
+    size: int,
+    channels: int,
+    flip: bool,
+    native: tuple[int, int, int] | None = None,
+    *,
+    rotate: float = 0.0,
+    jitter: float = 0.0,
+) -> Transform:
+    """The transform of the fields of ``data`` that have these names.
 
     Args:
       size: side of the square result in pixels; 0 keeps the native size, which all records must then share.
       channels: 1 (grey), 3 (RGB), or 0 to keep the native number.
       flip: mirror training images at random.
       native: ``Dataset.image_shape``.
+      rotate: turn training images at random by up to so many degrees either way, in [0, 180].
+      jitter: brightness and contrast of training images times factors in [1 - jitter, 1 + jitter), in [0, 1).
     Raises:
       ConfigError: a value out of range, or a native one asked for and not known beforehand.
     """
     if channels not in (0, 1, 3):
         raise ConfigError("data.channels", f"is {channels}; 1 (grey), 3 (RGB) or 0 (as the data is)")
+    if not 0 <= rotate <= 180:
+        raise ConfigError("data.rotate", f"is {rotate}; degrees in [0, 180], of which 0 turns nothing")
+    if not 0 <= jitter < 1:
+        raise ConfigError("data.jitter", f"is {jitter}; it must lie in [0, 1), and 0 changes nothing")
     if size < 0:
         raise ConfigError(
             "data.size", f"is {size}; a side in pixels, 0 (as the data is) or -1 (derived from the images)"
@@ -107,4 +167,6 @@ def make_transform(size: int, channels: int, flip: bool, native: tuple[int, int,
     if native is None and channels == 0:
         raise ConfigError("data.channels", "is 0 (as the data is), but that may vary; give 1 or 3")
     height, width, c = native or (size, size, channels)
-    return Transform((size or height, size or width, channels or c), resize=size > 0, flip=flip)
+    return Transform(
+        (size or height, size or width, channels or c), resize=size > 0, flip=flip, rotate=rotate, jitter=jitter
+    )

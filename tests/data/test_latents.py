@@ -105,6 +105,8 @@ MISFITS = {
     "images with a codec of latents": (dict(codec__name="latents"), "codec.name: latents takes latents, and digits"),
     "latents as pixels": (OF_LATENTS | dict(codec__name="pixels"), "codec.name: pixels takes images, and vae holds"),
     "a threshold": (OF_LATENTS | dict(sampler__threshold="clip"), "sampler.threshold: clip is for pixels"),
+    "a turn": (OF_LATENTS | dict(data__rotate=5), "data.rotate: is 5.0; it is for images"),
+    "a jitter": (OF_LATENTS | dict(data__jitter=0.1), "data.jitter: is 0.1; it is for images"),
     "a flip": (OF_LATENTS | dict(data__flip=True), "data.flip: is True; it is for images"),
     "a metric": (OF_LATENTS | dict(eval__metrics='("fd",)'), "eval.metrics: vae holds latents"),
     "no scale": (OF_LATENTS | {"codec__latents__scale": 0.0}, "codec.latents.scale: is 0.0"),

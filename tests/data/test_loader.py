@@ -130,6 +130,72 @@ class TestOrder:
         assert len(ids) == steps * batch_size
 
 
+DRAWS = (3, 9, 2)  # of classes of 4, 3 and 3 records
+CLASSES = [np.flatnonzero(RECORDS.labels == c).tolist() for c in range(3)]
+
+
+class TestBalanced:
+    def drawn(self, epochs, draws=DRAWS):
+        """i64[epochs n] of whole epochs."""
+        whole = loader(draws=draws)
+        steps = range(epochs * whole.steps_per_epoch)
+        return np.concatenate([whole.ids(step) for step in steps]).reshape(epochs, -1)
+
+    def test_an_epoch_holds_the_draws_of_each_class_mixed(self):
+        assert loader(draws=DRAWS).steps_per_epoch == 4, "14 draws in batches of 4, the last of 2"
+        for epoch in self.drawn(5):
+            labels = RECORDS.labels[epoch]
+            assert np.bincount(labels).tolist() == list(DRAWS)
+            assert len(set(labels[:7].tolist())) > 1 and (labels != np.sort(labels)).any()
+
+    @pytest.mark.parametrize("draws", [DRAWS, (1, 1, 1), (100, 1, 7)])
+    def test_two_records_of_a_class_are_drawn_equally_often_up_to_one(self, draws):
+        epochs = self.drawn(12, draws)
+        for n in range(1, 13):
+            times = np.bincount(epochs[:n].ravel(), minlength=N)
+            for own, of_class in zip(CLASSES, draws, strict=True):
+                assert times[own].sum() == n * of_class and np.ptp(times[own]) <= 1
+
+    def test_few_draws_still_reach_every_record(self):
+        assert set(self.drawn(4, (1, 1, 1)).ravel().tolist()) == set(range(N))
+
+    def test_every_round_of_every_class_has_its_own_order(self):
+        """Two classes of five, of which two records an epoch are drawn: five epochs are two rounds."""
+        records = ArrayRecords(IMAGES, np.repeat(np.arange(2, dtype=np.int32), 5), True)
+        whole = loader(records, draws=(2, 2))
+        epochs = [np.sort(whole.ids(step)) for step in range(10)]
+        one, other = ([frozenset((ids[part] % 5).tolist()) for ids in epochs] for part in (slice(2), slice(2, 4)))
+        assert one != other and one[:5] != one[5:] and other[:5] != other[5:]
+
+    def test_a_class_without_records_is_not_drawn(self):
+        records = ArrayRecords(IMAGES, RECORDS.labels * 2, True)
+        ids = loader(records, draws=(4, 0, 5, 0, 1), batch_size=10, rows=10).ids(0)
+        assert np.bincount(records.labels[ids], minlength=5).tolist() == [4, 0, 5, 0, 1]
+
+    @pytest.mark.parametrize("threads", [0, 3])
+    def test_batches_are_those_of_the_step_at_every_cut_and_process(self, threads):
+        """9 of a class of 3 are often twice in a batch, each row with a draw of its own to be mirrored."""
+        options = {"draws": DRAWS, "rows": 8, "threads": threads}
+        reference = take(loader(**options).iterate(0), 9)
+        assert any(len(set(b.id[b.valid].tolist())) < b.valid.sum() for b in reference)
+        for cut in range(8):
+            assert_same(take(loader(**options).iterate(cut), 1)[0], reference[cut])
+        halves = [loader(process_index=i, process_count=2, **options).batch(3) for i in range(2)]
+        assert_same(concatenated(halves), reference[3])
+        assert reference[3].valid.tolist() == [True] * 2 + [False] * 6
+
+    def test_the_order_is_the_same_for_ever(self):
+        assert loader(draws=DRAWS).ids(5).tolist() == [9, 2, 7, 4]
+
+    def test_what_decides_it_is_in_its_identity(self):
+        assert loader(draws=DRAWS).identity == loader().identity | {"draws": "3,9,2"}
+        assert not np.array_equal(loader(draws=DRAWS, seed=8).ids(0), loader(draws=DRAWS).ids(0))
+
+    def test_it_is_for_training_alone(self):
+        with pytest.raises(ValueError, match="shuffled records without sets"):
+            loader(draws=DRAWS, shuffle=False)
+
+
 class TestPadding:
     def test_the_last_batch_and_extra_rows_are_filled(self):
         padded = loader(rows=6)
@@ -218,6 +284,16 @@ class TestIdentity:
         for name, other in others.items():
             assert other.identity[name] != base.identity[name], name
         assert all(isinstance(value, int | str) for value in base.identity.values())
+
+    def test_it_is_that_of_runs_begun_before_classes_were_balanced(self):
+        assert loader().identity == {
+            "records": N,
+            "batch_size": 4,
+            "seed": 7,
+            "shuffle": 1,
+            "transform": "Transform(shape=(2, 3, 1), resize=False, flip=True)",
+            "fingerprint": RECORDS.fingerprint,
+        }
 
     def test_what_does_not_is_not(self):
         other = loader(rows=8, threads=4, prefetch=2, process_index=1, process_count=2)

@@ -79,6 +79,7 @@ def test_metadata(prepared):
     assert dataset.classes == ("circle", "square")
     assert dataset.sizes == {"train": 7, "test": 3}
     assert dataset.image_shape == (6, 5, 3)
+    assert not dataset.labels_known and restricted(dataset, (0,), (1,)).labels_known, "which reads them"
 
 
 def test_every_record_is_read_once(prepared):
