@@ -16,7 +16,7 @@ FREE = (
     *("log.", "eval.", "sample.", "mesh."),
     ".every",
     *("train.max_minutes", "train.debug", "data.on_error", "data.max_skipped"),
-    *("resume.", "checkpoint.resume", "cluster.", "posthoc.", "ema.snapshot_every"),
+    *("resume.", "checkpoint.resume", "cluster.", "posthoc.", "usefulness.", "ema.snapshot_every"),
 )
 
 
