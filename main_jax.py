@@ -21,7 +21,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser(usage=USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", default=None, help="PATH.py or PATH.py:ARGUMENT; configs/digits.py by default")
     parser.add_argument("--workdir", default=None, help="the run's folder; runs/NAME by default")
-    parser.add_argument("--mode", default="train", help="train, eval, sample, posthoc, describe or bench")
+    parser.add_argument("--mode", default="train", help="train, eval, sample, posthoc, usefulness, describe or bench")
     parser.add_argument("--json", action="store_true", help="describe and bench: print one JSON object")
     given, overrides, rest = [], [], list(argv)
     while rest:
@@ -63,8 +63,9 @@ def resolve(args: argparse.Namespace, overrides: list[str]):
 
 
 def _of_other_images(args: argparse.Namespace, overrides: list[str], name: str) -> bool:
-    """Whether images of another program are evaluated by a config that was named, or where no run stands."""
-    given = args.mode == "eval" and any(text.startswith("eval.images=") for text in overrides)
+    """Whether images of another program are measured by a config that was named, or where no run stands."""
+    measures = args.mode in ("eval", "usefulness")  # each has a field ``images`` in the section of its name
+    given = measures and any(text.startswith(f"{args.mode}.images=") for text in overrides)
     run = Path(args.workdir or f"runs/{name}") / "config.json"
     return given and (args.config is not None or not run.exists())
 

@@ -225,6 +225,21 @@ def get_config() -> ConfigDict:
         sigma_rel=0.1,  # relative width of the average that --mode=posthoc makes, in (0, 0.2887)
         step="latest",  # of the snapshot that it ends at: latest or a number
     )
+    c.usefulness = dict(  # of --mode=usefulness: does a classifier gain by synthetic images?
+        seeds=5,  # classifiers of each arm, each with images of its own
+        counts="",  # synthetic images: "cat:200,dog:50" or "200" of each; empty fills every class up to the largest
+        images="",  # npz or folder of class folders that any program made, in place of drawn ones
+        oversample=1.0,  # times as many are drawn, of which those nearest to real training images are used
+        drop_copies=True,  # leave out copies of training images
+        small="",  # classes that are looked at by themselves: "cat,3"; empty: those below half of the largest
+        step="latest",  # of the checkpoint that draws: latest, best or a number
+        seed=0,  # of the first classifier and its images; the others count on from it
+        steps=800,  # batches that every classifier is trained for
+        batch_size=64,  # images in each
+        lr=3e-3,  # peak rate of its AdamW
+        weight_decay=0.05,
+        shift=1,  # pixels that its training images move by, at most
+    )
     c.mesh = dict(
         data=0,  # data times fsdp devices share a batch; 0 takes all that are there
         fsdp=1,  # devices of which each holds its part of weights, EMA and optimiser; 1: every device holds them whole

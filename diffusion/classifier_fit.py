@@ -4,7 +4,7 @@ import functools
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -87,27 +87,38 @@ def fit(train: Labelled, test: Labelled, classes: int, recipe: Recipe) -> Weight
 
     Equal inputs give equal weights on one machine.
     """
-    params = _init(train, classes, recipe.seed)
-    start, step = _programs(classes, recipe)
-    opt_state = start(params)
-    for number, (images, labels) in enumerate(_batches(train, recipe), start=1):
-        params, opt_state, loss = step(params, opt_state, images, labels)
-        if number % 50 == 0:  # a bounded number of steps in flight
-            log.info("classifier step %d/%d, loss %.3f", number, recipe.steps, float(loss))
-    rounded = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
+    rounded = trained(train, classes, recipe)
     accuracy = held_out_accuracy(rounded, test, classes)
     return Weights(rounded, fingerprint(train, classes, recipe), accuracy)
 
 
+def trained(train: Labelled, classes: int, recipe: Recipe, *, quiet: bool = False) -> Params:
+    """The weights, rounded to float16; ``quiet`` leaves the loss out of the log."""
+    params = _init(train, classes, recipe.seed)
+    start, step = _programs(classes, replace(recipe, seed=0))  # the seed is not part of what is compiled
+    opt_state = start(params)
+    for number, (images, labels) in enumerate(_batches(train, recipe), start=1):
+        params, opt_state, loss = step(params, opt_state, images, labels)
+        if number % 50 == 0:  # a bounded number of steps in flight
+            value = float(loss)
+            if not quiet:
+                log.info("classifier step %d/%d, loss %.3f", number, recipe.steps, value)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
+
+
 def held_out_accuracy(params: Params, test: Labelled, classes: int) -> float:
     """Share of test images read as their label, each counted once."""
-    params = widened(params)
-    right = 0
-    for start in range(0, len(test.images), EVAL_BATCH):
-        images, labels = test.images[start : start + EVAL_BATCH], test.labels[start : start + EVAL_BATCH]
-        padded = np.resize(images, (EVAL_BATCH, *images.shape[1:]))
-        right += int(np.sum(np.asarray(_read(params, padded, classes))[: len(labels)] == labels))
-    return right / len(test.images)
+    return int(np.sum(read_as(params, test.images, classes) == test.labels)) / len(test.images)
+
+
+def read_as(params: Params, images: np.ndarray, classes: int) -> np.ndarray:
+    """The class i32[n] that each of u8[n h w c] is read as."""
+    params, found = widened(params), []
+    for start in range(0, len(images), EVAL_BATCH):
+        part = images[start : start + EVAL_BATCH]
+        padded = np.resize(part, (EVAL_BATCH, *part.shape[1:]))
+        found.append(np.asarray(_read(params, padded, classes))[: len(part)])
+    return np.concatenate(found)
 
 
 def scaled(images: Array) -> Array:

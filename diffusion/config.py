@@ -16,7 +16,10 @@ from diffusion.errors import ConfigError
 
 HOME = Path(__file__).resolve().parent.parent  # where configs/ lies
 # what a command may say over a finished run's own config
-LAID_OVER = ("sample", "sampler", "eval", "mesh", "log", "cluster", "compile", "posthoc", "ema.use")
+LAID_OVER = (
+    *("sample", "sampler", "eval", "mesh", "log", "cluster", "compile", "posthoc", "usefulness"),
+    "ema.use",
+)
 
 
 def load(spec: str, default: ConfigDict) -> ConfigDict:

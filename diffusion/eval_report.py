@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -59,16 +59,21 @@ def write_report(path_json: Path, path_csv: Path, report: Mapping[str, Any], row
     found: dict[str, str] = {}
     body = _finite(dict(report), "", found)
     body = {"schema": SCHEMA} | body | {"reasons": body.get("reasons", {}) | found}
-    _replace(path_json, json.dumps(body, indent=2, allow_nan=False) + "\n")
-    _replace(path_csv, csv_text(rows))
+    replace_text(path_json, json.dumps(body, indent=2, allow_nan=False) + "\n")
+    replace_text(path_csv, csv_text(rows))
 
 
 def csv_text(rows: Sequence[ClassRow]) -> str:
     """The CSV: a header, then a line per class; a figure that is None is an empty cell."""
+    return table_text(list(COLUMNS), ([getattr(row, name) for name in COLUMNS.values()] for row in rows))
+
+
+def table_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A CSV; a cell that is None or not finite is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_cell(getattr(row, name)) for name in COLUMNS.values()] for row in rows)
+    writer.writerow(header)
+    writer.writerows(map(_cell, row) for row in rows)
     return out.getvalue()
 
 
@@ -91,7 +96,8 @@ def _finite(value: Any, path: str, found: dict[str, str]) -> Any:
     return value
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """A file that is whole or as it was; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8", newline="")

@@ -73,7 +73,7 @@ class GivenImages:
                 yield part, np.stack(list(pool.map(self.__getitem__, part)))
 
 
-def open_images(path: str, classes: Sequence[str], shape: Shape) -> GivenImages:
+def open_images(path: str, classes: Sequence[str], shape: Shape, field: str = FIELD) -> GivenImages:
     """Opens ``path`` and checks all that can be told without pixels.
 
     An .npz holds ``images`` u8[n h w c] (c is 1 or 3) or u8[n h w], and if it has them ``labels`` i[n], ``prompts``
@@ -85,19 +85,20 @@ def open_images(path: str, classes: Sequence[str], shape: Shape) -> GivenImages:
     Args:
       classes: names of the data set's classes, () where it has none.
       shape: (h, w, c) of the data set's images.
+      field: of the config, that names them.
 
     Raises:
       ConfigError: no such path, or what is there does not fit the data set; the file is named.
     """
     if not path:
-        raise ConfigError(FIELD, "is empty; give an .npz file or a folder of images")
+        raise ConfigError(field, "is empty; give an .npz file or a folder of images")
     where = Path(path).expanduser()
     if not where.exists():
-        raise ConfigError(FIELD, f"{where} does not exist; give an .npz file or a folder of images")
+        raise ConfigError(field, f"{where} does not exist; give an .npz file or a folder of images")
     try:
         return _from_folder(where, classes, shape) if where.is_dir() else _from_npz(where, classes, shape)
     except DataError as error:
-        raise ConfigError(FIELD, str(error)) from error
+        raise ConfigError(field, str(error)) from error
 
 
 def _from_npz(path: Path, classes: Sequence[str], shape: Shape) -> GivenImages:

@@ -4,7 +4,7 @@ import jax
 
 from diffusion.types import Array
 
-STREAMS = ("init", "train", "validate", "evaluate", "sample", "grid")
+STREAMS = ("init", "train", "validate", "evaluate", "sample", "grid", "usefulness")
 
 
 def stream(seed: int, purpose: str) -> Array:

@@ -26,14 +26,18 @@ def prepare(program: Program) -> Networks:
       ConfigError: weights that are not there, or a set that a network does not fit; before training, so that what is
         missing shows early.
     """
-    dataset = program.dataset
-    split = functools.cache(functools.partial(_split, program))  # for as long as the networks are made
-    train, test = (functools.partial(split, name) for name in ("train", "test"))
-    given = Given(dataset.name, len(dataset.classes), train, test, program.workdir / "cache")
+    given = _given(program)
     last = ("perceptual", "classifier")  # may be trained here: weights that others lack are missed before that
     order = sorted(program.extractors, key=lambda name: last.index(name) if name in last else -1)
     made = {name: program.extractors[name](given) for name in order}
     return {name: replace(made[name], frozen=jax.device_get(made[name].frozen)) for name in program.extractors}
+
+
+@functools.cache
+def own_classifier(program: Program) -> Extractor:
+    """The data set's own classifier, whatever the metrics are taken on; as `prepare`."""
+    made = program.classifier(_given(program))
+    return replace(made, frozen=jax.device_get(made.frozen))
 
 
 def identity(networks: Networks) -> dict[str, Any]:
@@ -68,5 +72,13 @@ def _on_mesh(program: Program, name: str) -> Any:
     return put_replicated(program.mesh, prepare(program)[name].frozen)
 
 
-def _split(program: Program, split: str) -> Labelled:
+def _given(program: Program) -> Given:
+    dataset = program.dataset
+    split = functools.cache(functools.partial(whole_split, program))  # for as long as the networks are made
+    train, test = (functools.partial(split, name) for name in ("train", "test"))
+    return Given(dataset.name, len(dataset.classes), train, test, program.workdir / "cache")
+
+
+def whole_split(program: Program, split: str) -> Labelled:
+    """All images of a split that can be read, as the net sees them, with their labels."""
     return labelled(program.dataset.open(split), program.transform, feed.leave_out(program, split))

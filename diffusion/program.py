@@ -49,6 +49,7 @@ class Program:
     Attributes:
       init_parts: part of the net -> the safetensors file, or WORKDIR or WORKDIR:STEP, that it begins with.
       extractors: makes or loads each network that the evaluation's metrics need, by row of EXTRACTORS.
+      classifier: makes or loads the data set's own.
       schedule: the learning rate, with its plateau if it has one.
       best: (name, mode) of the metric that ranks checkpoints.
       snapshot_every: steps between snapshots of the averages; 0 never.
@@ -72,6 +73,7 @@ class Program:
     schedule: Schedule
     sampling: Sampling
     extractors: Mapping[str, Callable[[Given], Extractor]]
+    classifier: Callable[[Given], Extractor]
     train: settings.Train
     val: settings.Validate
     checkpoint: settings.Checkpoint
@@ -80,6 +82,7 @@ class Program:
     eval: settings.Evaluate
     sample: settings.Sample
     posthoc: settings.Posthoc
+    usefulness: settings.Usefulness
     log: settings.Log
     derived: str = ""
     transfer: str = ""

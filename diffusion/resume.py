@@ -17,7 +17,7 @@ FREE = (
     ".every",
     *("train.max_minutes", "train.patience", "train.debug", "checkpoint.keep_every"),
     *("data.on_error", "data.max_skipped"),
-    *("resume.", "checkpoint.resume", "cluster.", "compile.", "posthoc.", "ema.snapshot_every"),
+    *("resume.", "checkpoint.resume", "cluster.", "compile.", "posthoc.", "usefulness.", "ema.snapshot_every"),
 )
 
 

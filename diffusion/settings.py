@@ -139,6 +139,29 @@ class Posthoc:
 
 
 @dataclass(frozen=True)
+class Usefulness:
+    seeds: int
+    counts: str
+    images: str
+    oversample: float
+    drop_copies: bool
+    small: str
+    step: str
+    seed: int
+    steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    shift: int
+
+    def __post_init__(self):
+        _check(self, seeds=1, oversample=1, seed=0, steps=1, batch_size=1, weight_decay=0, shift=0)
+        _check_step(self.step)
+        if self.lr <= 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+
+
+@dataclass(frozen=True)
 class Log:
     every: int
     tensorboard: bool

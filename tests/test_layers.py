@@ -21,11 +21,12 @@ LAYERS = (
     environment compile_cache window cluster launchers disk filelist agreement stepfolder saving feature_chunks
     batch_losses reduction inspection snapshots posthoc sample_step start_images
     canvas eval_console eval_pooled eval_tables class_figure eval_curves eval_sheets weight_files tensor_files plan
-    given_images reference_statistics tokeniser parts part_rules part_files saved_ema""",
+    given_images reference_statistics tokeniser parts part_rules part_files saved_ema
+    usefulness""",
     "program",
     "build",
     """generate evaluate feed runs supports drawing networks reference subjects compared variants validation evaluations
-    drawn_rows beside metric_needs initial splits""",
+    drawn_rows beside metric_needs initial splits candidates""",
     "train modes describe bench signals events bad_steps logbook",
     "main_jax",
 )

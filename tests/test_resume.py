@@ -31,6 +31,7 @@ def changed(**fields):
         ("ema.snapshot_every", True, True),
         ("ema.use", True, False),
         ("posthoc.sigma_rel", True, True),
+        ("usefulness.seeds", True, True),
         ("log.wandb", True, True),
         ("eval.num_samples", True, True),
         ("sample.classes", True, True),

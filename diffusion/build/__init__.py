@@ -18,18 +18,20 @@ from configs.default import get_config
 from diffusion import settings
 from diffusion.best import resolve_metric
 from diffusion.build.balancing import balancing
-from diffusion.build.choices import check_seed, choose, known, section
+from diffusion.build.choices import check_seed, choose, known, row, section
 from diffusion.build.evaluation import make_evaluation, measured
 from diffusion.build.model import make_diffusion, sets
 from diffusion.build.parts import initial_parts, part_names
 from diffusion.build.sampling import make_sampling
 from diffusion.build.training import make_optimiser, snapshot_every, strict_slices
+from diffusion.build.usefulness import make_usefulness
 from diffusion.data.class_split import class_split, restricted
 from diffusion.data.derived import taken
 from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
 from diffusion.errors import ConfigError, DataError
+from diffusion.extractors import EXTRACTORS
 from diffusion.mesh import make_mesh
 from diffusion.nets.conditions import SET
 from diffusion.program import CLASS_CONDITION, Loading, Program
@@ -94,6 +96,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         derived=derived,
         transfer=re.sub("[^A-Za-z0-9_.-]+", "-", dataset.name) if c.eval.data else "",
         extractors=extractors,
+        classifier=functools.partial(row, EXTRACTORS, "eval", c.eval, "classifier"),
         train=train,
         val=val,
         checkpoint=checkpoint,
@@ -102,6 +105,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         eval=evaluate,
         sample=section("sample", settings.Sample, c.sample),
         posthoc=section("posthoc", settings.Posthoc, c.posthoc),
+        usefulness=make_usefulness(c.usefulness, dataset),
         log=section("log", settings.Log, c.log),
     )
 

@@ -4,6 +4,7 @@ from diffusion.modes.bench import bench
 from diffusion.modes.describe import describe
 from diffusion.modes.of_checkpoint import evaluate, sample
 from diffusion.modes.posthoc import posthoc
+from diffusion.modes.usefulness import usefulness
 from diffusion.train import run as train
 
 MODES = {
@@ -11,9 +12,10 @@ MODES = {
     "eval": evaluate,
     "sample": sample,
     "posthoc": posthoc,
+    "usefulness": usefulness,
     "describe": describe,
     "bench": bench,
 }
-OF_A_RUN = ("eval", "sample", "posthoc")  # these take the workdir's own config as their base
+OF_A_RUN = ("eval", "sample", "posthoc", "usefulness")  # these take the workdir's own config as their base
 AS_JSON = ("describe", "bench")  # these take as_json
-STOPPABLE = ("train", "eval", "sample")  # these take the StopRequest, and stop in good order
+STOPPABLE = ("train", "eval", "sample", "usefulness")  # these take the StopRequest, and stop in good order
