@@ -6,8 +6,8 @@
 
 Data: scikit-learn's handwritten digits, 8x8, inside the package; the run writes them as PNGs into digits/ of its
 workdir, 60 each of 3, 5 and 8 and all of the others, and reads them as any folder of class folders.
-Small classes are drawn more often than they are there, the rate falls where the validation loss stands still, and the run
-ends when that was best ten validations ago.
+Small classes are drawn more often than they are there, the rate falls where the validation loss stands still, and the
+run ends when that was best ten validations ago.
 Not measured yet.
 """
 
