@@ -6,29 +6,27 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion import cluster, evaluate, evaluations, events, feed, runs, snapshots, splits, validation
+from diffusion import cluster, ends, evaluations, events, feed, runs, snapshots, splits, validation
 from diffusion.bad_steps import BadSteps
-from diffusion.best import BestRecord
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
 from diffusion.data.tally import Tally
-from diffusion.errors import DataError, DiskError, NonFiniteError
+from diffusion.errors import DiskError, NonFiniteError
 from diffusion.inspection import first_nonfinite, make_inspection_step
 from diffusion.logbook import Logbook
 from diffusion.mesh import put_rows
 from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.signals import StopRequest
-from diffusion.state import TrainState, count_parameters
+from diffusion.state import TrainState
 from diffusion.steps import GO_ON, SAVE_AGAIN, STOP, Metrics, make_train_step
 from diffusion.types import Batch
 from diffusion.window import Values, Window, divide
-from diffusion.writers import MultiWriter, make_writers
+from diffusion.writers import MultiWriter
 
 IN_FLIGHT = 2  # steps dispatched and not waited for: unbounded dispatch dies on emulated devices
 
@@ -50,13 +48,13 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
         contextlib.closing(runs.checkpoints(program)) as saved,
     ):
         stop.after_minutes(program.train.max_minutes)
-        source = _prepare(program, saved)
+        source = ends.prepare(program, saved)
         until.enter_context(runs.alone(program))
         start = runs.start(program, saved, source.identity)
         step = int(start.state.step)
         best = runs.best_record(program, start.meta)
-        if start.meta and start.meta["events_done"] and _is_over(program, start.meta, step, best):
-            say(f"This run is finished: {_how_it_ended(program, step, best)} {events.places(program)}")
+        if start.meta and start.meta["events_done"] and ends.is_over(program, start.meta, step, best):
+            say(f"This run is finished: {ends.how_it_ended(program, step, best)} {events.places(program)}")
             return
         stop.check()
         snapshots.forget_after(program.workdir, step)
@@ -65,12 +63,12 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
             runs.write_config(program)
             splits.write(program)
         feed.skipped(program).keep_in(program.workdir)
-        with contextlib.closing(_writers(program, start.meta)) as writers:
+        with contextlib.closing(ends.open_writers(program, start.meta)) as writers:
             tally = feed.tally(program, source)
-            _announce(program, start, step, writers, tally)
+            ends.announce(program, start, step, writers, tally)
             loop = Loop(program, saved, writers, start, source, stop, tally)
             loop.run()
-    say(f"Finished: {_how_it_ended(program, loop.step, loop.log.best)} {events.places(program)}")
+    say(f"Finished: {ends.how_it_ended(program, loop.step, loop.log.best)} {events.places(program)}")
 
 
 class Loop:
@@ -207,7 +205,7 @@ class Loop:
         self.log.begin_events()
         with self.log.progress.aside():
             values = self._read_state(due)
-            gives_up = not last and _gives_up(p, self.log.best_with(step, values))
+            gives_up = not last and ends.gives_up(p, self.log.best_with(step, values))
             if gives_up:
                 values |= self._read_state(self._due(last=True) - due)
             if observe:
@@ -290,78 +288,3 @@ class Loop:
         except Exception as failed:  # a writer; its lines are in the checkpoint and are written by the next run
             say(f"the log cannot be written ({type(failed).__name__}: {failed}); the checkpoint keeps what is missing")
         self._save_flushed(wait=True, replace=False)
-
-
-def _is_over(program: Program, meta: dict[str, Any], step: int, best: BestRecord) -> bool:
-    """Whether a saved run has come to its end: a smaller ``train.patience`` than its own does not end it backwards."""
-    return step >= program.train.steps or (meta.get("gave_up", False) and _gives_up(program, best))
-
-
-def _gives_up(program: Program, best: BestRecord) -> bool:
-    """Whether the metric that ranks checkpoints has not become better for ``train.patience`` measurements."""
-    return 0 < program.train.patience <= best.since
-
-
-def _how_it_ended(program: Program, step: int, best: BestRecord) -> str:
-    total = program.train.steps
-    if step >= total:
-        return f"{step} of {total} steps are done."
-    return (
-        f"step {step} of {total} was its last, as {best.metric} was best at step {best.step} and not better in the "
-        f"{best.since} measurements after it (train.patience)."
-    )
-
-
-def _prepare(program: Program, saved: Checkpoints) -> Loader:
-    """What can be found wrong is found before step 0: config, files, data, extractor, metrics."""
-    runs.check_workdir(program)
-    begun = runs.differences(program, saved) is not None
-    try:
-        splits.check(program, begun=begun)
-        splits.check_duplicates(program)
-        source = feed.loader(program, program.dataset.train_split, training=True)
-        source.batch(0)
-        if program.eval.metrics:
-            evaluate.check(program)
-    except DataError as error:
-        error.status = 2
-        raise
-    return source
-
-
-def _writers(program: Program, meta: dict[str, Any] | None) -> MultiWriter:
-    held = meta["writers"] if meta else {"offset": 0, "wandb_id": None}
-    log = program.log
-    return make_writers(
-        program.workdir,
-        wandb=log.wandb,
-        tensorboard=log.tensorboard,
-        wandb_project=log.project,
-        wandb_id=held["wandb_id"],
-        offset=held["offset"],
-        name=program.name,
-    )
-
-
-def _announce(program: Program, start: runs.Start, step: int, writers: MultiWriter, tally: Tally | None) -> None:
-    """Where the run begins, what was changed knowingly, and the facts of data and model."""
-    if program.derived:
-        say(program.derived)
-    if start.meta:
-        say(f"Going on from step {step} of {program.train.steps} in {program.workdir}")
-    for path, old, new in start.changed:
-        say(f"changed knowingly (resume.allow): {path} was {old!r}, is {new!r}")
-    facts = {
-        "dataset": program.dataset.name,
-        **{f"{split} images": n for split, n in program.dataset.sizes.items()},
-        "classes": len(program.dataset.classes),
-        "batches per epoch": program.steps_per_epoch,
-        "parameters": count_parameters(start.state.params),
-        "devices": program.mesh.size,
-        "started at step": step,
-        "best metric": "{} ({})".format(*program.best),
-    }
-    drawn = tally.table(program.diffusion.class_weights) if tally else []
-    writers.hparams(program.config, facts | ({"drawn": drawn} if drawn else {}))
-    if drawn:
-        writers.table(step, "data/classes", drawn)

@@ -27,7 +27,7 @@ LAYERS = (
     "build",
     """generate evaluate feed runs supports drawing networks reference subjects compared variants validation evaluations
     drawn_rows beside metric_needs initial splits candidates""",
-    "train modes describe bench signals events bad_steps logbook",
+    "train ends modes describe bench signals events bad_steps logbook",
     "main_jax",
 )
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms.split()}
