@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion import snapshots, supports
+from diffusion import snapshots, splits, supports
 from diffusion.eval_sheets import ClassImages, set_sheet
 from diffusion.generate import images
 from diffusion.pictures import grid, save_png
@@ -60,6 +60,8 @@ def labelled_grid(drawn: np.ndarray, columns: int, labels: Sequence[str]) -> np.
 
 def places(program: Program) -> str:
     """The paths of what a run wrote, one a line."""
-    names = ("checkpoints", "samples", "eval", snapshots.FOLDER, "metrics.jsonl", "config.json", "skipped.jsonl")
-    found = [program.workdir / name for name in names]
+    folders = ("checkpoints", "samples", "eval", snapshots.FOLDER)
+    found = [
+        program.workdir / name for name in (*folders, "metrics.jsonl", "config.json", splits.NAME, "skipped.jsonl")
+    ]
     return "It wrote:\n" + "\n".join(f"  {path}" for path in found if path.exists())

@@ -4,13 +4,13 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffusion.data.hashes import Hashes
+from diffusion.data.hashes import sha256s
 from diffusion.data.headers import Headers, look
 from diffusion.data.images import SUFFIXES, decode
 from diffusion.data.listing import Listing
@@ -21,13 +21,12 @@ from diffusion.errors import ConfigError, DataError
 
 @dataclass(frozen=True, eq=False)
 class FileRecords:
-    """Image files under ``root``, decoded when asked for; labels i32[n]. ``hashes`` may be other splits' too."""
+    """Image files under ``root``, decoded when asked for; labels i32[n]."""
 
     root: Path
     files: tuple[Path, ...]
     labels: np.ndarray
     labelled: bool = True
-    hashes: Hashes = field(default_factory=Hashes)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -41,8 +40,8 @@ class FileRecords:
 
     @functools.cached_property
     def contents(self) -> dict[str, str]:
-        """{path below ``root``, with slashes: sha256 of the file's bytes}, in order."""
-        return dict(zip(paths_below(self.root, self.files), self.hashes.of(self.files), strict=True))
+        """{path below ``root``, with slashes: sha256 of the file's bytes}, in order; each file is read once."""
+        return dict(zip(paths_below(self.root, self.files), sha256s(self.files), strict=True))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -121,8 +120,7 @@ def _dataset(
     drawn: dict[str, Any],
 ) -> Dataset:
     """The set of which ``chosen`` are each split's files and labels i32[n]."""
-    hashes = Hashes()
-    records = {name: FileRecords(base, files, labels, hashes=hashes) for name, (files, labels) in chosen.items()}
+    records = {name: FileRecords(base, files, labels) for name, (files, labels) in chosen.items()}
 
     @functools.cache
     def listing() -> Listing:

@@ -10,22 +10,14 @@ from diffusion.errors import DataError
 THREADS = 8
 
 
-class Hashes:
-    """Of the files of a set, each of which is read once, however many splits ask."""
+def sha256s(files: Sequence[Path]) -> list[str]:
+    """Hex of each file's bytes.
 
-    def __init__(self):
-        self._known: dict[Path, str] = {}
-
-    def of(self, files: Sequence[Path]) -> list[str]:
-        """Hex of each file's bytes.
-
-        Raises:
-          DataError: a file cannot be read; it is named.
-        """
-        new = [path for path in files if path not in self._known]
-        with ThreadPoolExecutor(THREADS) as pool:
-            self._known.update(zip(new, pool.map(sha256, new), strict=True))
-        return [self._known[path] for path in files]
+    Raises:
+      DataError: a file cannot be read; it is named.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(sha256, files))
 
 
 def sha256(path: Path) -> str:
