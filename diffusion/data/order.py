@@ -65,7 +65,7 @@ class Balanced:
     """So many rows of each class in an epoch, shuffled together.
 
     A class's rows are the next ones of an endless sequence of permutations of its own records, from epoch to epoch: at
-    any moment no record of a class was drawn more than once more often than another, and none is left out for ever.
+    the end of each, two records of a class were drawn equally often up to one, and none is left out for ever.
 
     Attributes:
       labels: i32[n], of the records.
