@@ -1,5 +1,6 @@
 """Compiled programs that are kept over starts, so that the second start of a run need not compile again."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -29,12 +30,13 @@ def keep_compiled(where: str) -> Path | None:
         return Path(os.environ[ENVIRONMENT]) if os.environ[ENVIRONMENT] else None
     if not where:
         return None
-    folder = automatic() if where == AUTO else Path(where).expanduser()
+    folder = where
     try:
+        folder = automatic() if where == AUTO else Path(where).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         if where == AUTO:
             forget_oldest(folder, LIMIT)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         log.warning("compile.cache: %s cannot be used (%s); every start compiles anew", folder, error)
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -51,7 +53,10 @@ def automatic() -> Path:
 
 def forget_oldest(folder: Path, limit: int) -> None:
     """Delete what was used longest ago until the files take at most ``limit`` bytes."""
-    found = [(path.stat(), path) for path in folder.iterdir() if path.is_file()]
+    found = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another start was faster
+            found.append((path.stat(), path))
     held = sum(stat.st_size for stat, _ in found)
     for stat, path in sorted(found, key=lambda pair: max(pair[0].st_atime, pair[0].st_mtime)):
         if held <= limit:

@@ -1,10 +1,12 @@
 """What ``--mode=sample`` is asked to draw: which images, what they start from, and what lies between two of them."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from diffusion import feed
 from diffusion.data.loader import read
 from diffusion.data.support import Support
 from diffusion.errors import ConfigError
@@ -64,12 +66,24 @@ def _starts(program: Program, label: np.ndarray, index: np.ndarray) -> np.ndarra
     if split not in program.dataset.sizes:
         raise ConfigError("sample.start", f"there is no split {split!r}; there are {', '.join(program.dataset.sizes)}")
     records = program.dataset.open(split)
-    own = {c: np.flatnonzero(records.labels == c) if records.labelled else np.arange(len(records)) for c in set(label)}
-    empty = [program.dataset.classes[c] for c, numbers in own.items() if not len(numbers)]
-    if empty:
-        raise ConfigError("sample.start", f"the split {split} holds no image of {empty[0]}")
-    numbers = [own[c][i % len(own[c])] for c, i in zip(label, index, strict=True)]
-    return np.stack([read(records, program.transform, int(number)).image for number in numbers])
+    starts = np.zeros((len(label), *program.transform.shape), np.uint8)
+    for c in np.unique(label):
+        here = np.flatnonzero(label == c)
+        numbers = np.flatnonzero(records.labels == c) if records.labelled else np.arange(len(records))
+        some = list(itertools.islice(_readable(program, split, numbers), len(here)))
+        if not some:
+            raise ConfigError("sample.start", f"the split {split} holds no image of {program.dataset.classes[c]}")
+        starts[here] = [some[i % len(some)] for i in index[here]]
+    return starts
+
+
+def _readable(program: Program, split: str, numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """u8[h w c] of one record after another; those that ``data.on_error`` leaves out are passed over."""
+    records, leave_out = program.dataset.open(split), feed.leave_out(program, split)
+    for number in numbers.tolist():
+        record = read(records, program.transform, number, leave_out=leave_out)
+        if record is not None:
+            yield record.image
 
 
 def _first_time(program: Program, t0: float) -> int:

@@ -28,6 +28,8 @@ def how_it_ended(program: Program, step: int, best: BestRecord) -> str:
     total = program.train.steps
     if step >= total:
         return f"{step} of {total} steps are done."
+    if best.step is None:
+        return f"step {step} of {total} was its last, as {best.metric} was never finite (train.patience)."
     return (
         f"step {step} of {total} was its last, as {best.metric} was best at step {best.step} and not better in the "
         f"{best.since} measurements after it (train.patience)."

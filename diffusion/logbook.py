@@ -34,7 +34,7 @@ class Logbook:
         self._unwritten: deque[tuple[int, Values]] = deque(map(tuple, meta.get("unwritten", [])))
         self._measured = meta.get("measured")  # [step, value] of the metric that ranks checkpoints
         self._low_rate_said = meta.get("low_rate_said", False)
-        self._rate: float | None = None
+        self._rate: float | None = meta.get("rate")
         self._says_rate = program.schedule.in_steps
         self._held: dict[str, Any] | None = None  # what the log held when events began that are not all done
 
@@ -103,6 +103,7 @@ class Logbook:
             "writers": self._held or self.writers.state(),
             "unwritten": list(self._unwritten),
             "low_rate_said": self._low_rate_said,
+            "rate": self._rate,
         }
 
     def _announce_rate(self, step: int, rate: float) -> None:

@@ -74,8 +74,12 @@ def start(program: Program, saved: Checkpoints, identity: dict[str, Any]) -> Sta
         return Start(_fresh_state(program), None, [])
     changed += [d for d in _check_sealed_config(program, restored.meta) if d not in changed]
     data = restored.meta["data"]
-    differing = [f"  {k}: saved {data.get(k)!r}, now {v!r}" for k, v in identity.items() if data.get(k) != v]
-    if differing and not any(name.split(".")[0] == "data" for name in program.resume_allow):
+    allowed = {name.split(".")[0] for name in program.resume_allow}
+    known = {"draws"} if "balance" in allowed else set()
+    differing = [
+        f"  {k}: saved {data.get(k)!r}, now {v!r}" for k, v in identity.items() if data.get(k) != v and k not in known
+    ]
+    if differing and "data" not in allowed:
         raise MismatchError("this run was trained on other data:\n" + "\n".join(differing) + "\ntake another workdir")
     return Start(restored.state, restored.meta, changed)
 

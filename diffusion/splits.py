@@ -1,7 +1,6 @@
 """split.json of a workdir: which file a run trains, validates and tests on. Others are refused before they are read."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from diffusion.data import split_file
 from diffusion.data.duplicates import duplicates, report
 from diffusion.data.listing import Listing, differences, said
 from diffusion.errors import DataError, MismatchError
+from diffusion.eval_report import replace_text
 from diffusion.program import Program
 from diffusion.progress import say
 
@@ -36,7 +36,11 @@ def check(program: Program, *, begun: bool = True) -> None:
     """
     if program.dataset.listing is None or program.transfer:
         return
-    now, saved = program.dataset.listing(), _saved(program.workdir)
+    try:
+        now, saved = program.dataset.listing(), _saved(program.workdir)
+    except DataError as error:
+        error.status = 2  # before anything is drawn or trained
+        raise
     found = differences(saved, now) if saved and begun else {}
     if found and not _may_differ(program.resume_allow):
         raise MismatchError(
@@ -63,6 +67,11 @@ def check_duplicates(program: Program) -> None:
         log.warning("%s: %s; %s lists those across splits and classes", program.dataset.name, report(found), NAME)
 
 
+def across(program: Program) -> int | None:
+    """How many images lie in more than one split or class; None of a set that has no files."""
+    return None if program.dataset.listing is None else len(duplicates(program.dataset.listing()).across)
+
+
 def write(program: Program) -> None:
     """The list of files into the workdir, whole or not at all, where it is not there or its files were let change."""
     if program.dataset.listing is None or jax.process_index() != 0:
@@ -70,10 +79,7 @@ def write(program: Program) -> None:
     path, now, saved = _path(program), program.dataset.listing(), _read(program.workdir)
     if saved is not None and not differences(split_file.parsed(saved), now):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(split_file.text(now), encoding="utf-8")
-    os.replace(partial, path)
+    replace_text(path, split_file.text(now))
     say(f"{path}: {'; '.join(_counts(now))}")
 
 

@@ -1,4 +1,4 @@
-"""The loss on the test split, at fixed times and noise: what ranks checkpoints where nothing is evaluated."""
+"""The loss on the split that validates, at fixed times and noise: what ranks checkpoints where nothing is evaluated."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from diffusion.window import divide
 def validation(
     program: Program, weights: Mapping[str, Params], between: Callable[[], None] = lambda: None
 ) -> dict[str, float | None]:
-    """The loss of each of ``weights`` (``val/loss``, ``val/loss_raw``) and its quarters of t on the test split.
+    """The loss of each of ``weights`` (``val/loss``, ``val/loss_raw``) and its quarters of t on that split.
 
     The example, its t and its noise are fixed, and the same for all weights. Where some classes are never trained on,
     the loss is that of the classes that are, and ``val/loss_out`` that of the others.

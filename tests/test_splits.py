@@ -233,3 +233,27 @@ def test_the_workdir_takes_its_place_in_the_root(tmp_path):
     splits.write(p)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["digits", "split.json"]
     assert json.loads((tmp_path / "run" / "split.json").read_text())["counts"]["train"]["3"] == 42
+
+
+def test_a_run_keeps_the_shape_that_it_derived(begun):
+    """Later images of other sizes change the folder's median, not what the run draws."""
+    saved = json.loads((begun / "run" / "config.json").read_text())["data"]
+    assert (saved["size"], saved["channels"]) == (8, 1)
+    for i in range(40):
+        Image.fromarray(np.zeros((24, 24, 3), np.uint8)).save(begun / "set" / "a" / f"late{i}.png")
+    fields = SMALL | {"data__root": begun / "set"}
+    assert program(begun / "run", **fields).transform.shape == (24, 24, 3), "a fresh run would take these"
+    kept = program(begun / "run", **fields | {"data__size": saved["size"], "data__channels": saved["channels"]})
+    assert kept.transform.shape == (8, 8, 1)
+
+
+def test_drawing_looks_too(begun, capsys):
+    (begun / "set" / "a" / "0.png").unlink()
+    config = begun / "run" / "config.json"
+    values = json.loads(config.read_text())
+    values["data"]["root"] = str(begun / "set")
+    config.write_text(json.dumps(values))
+    before = sorted(path.name for path in (begun / "run").iterdir())
+    assert main_jax.main(["--mode=sample", f"--workdir={begun / 'run'}", "--config.sample.num=1"]) == 4
+    assert "a/0.png" in capsys.readouterr().err
+    assert sorted(path.name for path in (begun / "run").iterdir()) == before

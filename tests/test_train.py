@@ -499,6 +499,16 @@ def test_a_low_rate_is_announced_once(tmp_path, capsys):
     assert capsys.readouterr().out.count("is below 1e-07") == 1
 
 
+def test_a_rate_that_fell_at_the_last_save_is_said_by_the_resumed_run(tmp_path, monkeypatch, capsys):
+    fields = {"optim__schedule": "plateau", "optim__plateau__patience": 1, "optim__plateau__rtol": 0.9, "val__every": 2,
+              "sample__every": 0, "eval__metrics": "()", "log__every": 1}  # fmt: skip
+    monkeypatch.setattr(validation, "validation", lambda *_: {"val/loss": 4.0})
+    train.run(program(tmp_path, **fields, train__steps=4))
+    assert "learning rate went" not in capsys.readouterr().out
+    train.run(program(tmp_path, **fields, train__steps=5))
+    assert "step 5: the learning rate went from 0.002 to 0.001" in capsys.readouterr().out
+
+
 def test_config_json_holds_what_best_means(finished):
     saved = json.loads((finished / "config.json").read_text())["checkpoint"]
     assert (saved["best_metric"], saved["best_mode"]) == ("val/loss", "min")

@@ -26,7 +26,7 @@ from diffusion.build.sampling import make_sampling
 from diffusion.build.training import make_optimiser, snapshot_every, strict_slices
 from diffusion.build.usefulness import make_usefulness
 from diffusion.data.class_split import class_split, restricted
-from diffusion.data.derived import taken
+from diffusion.data.derived import DERIVED, taken
 from diffusion.data.records import Dataset
 from diffusion.data.sources import SOURCES
 from diffusion.data.transforms import Transform, make_transform
@@ -56,6 +56,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     cluster(c)
     train = section("train", settings.Train, c.train)
     dataset, transform, derived = _data(c.data, workdir)
+    shape = _derived_fields(c.data, dataset, transform)
     draws, class_weights = balancing(c, dataset, training)
     diffusion = replace(make_diffusion(c, dataset, transform), class_weights=class_weights)
     sampling = make_sampling(c, diffusion, dataset)
@@ -75,10 +76,11 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         if train.patience and best[0].startswith("train/"):
             raise ConfigError(
                 "train.patience",
-                f"counts validations or evaluations, and checkpoints rank by {best[0]}: give val.every",
+                f"counts validations or evaluations, and checkpoints rank by {best[0]}: give val.every, and "
+                "checkpoint.best_metric=val/loss or one of eval/…",
             )
     return Program(
-        config=_resolved(config, best, optimiser.averages.use),
+        config=_resolved(config, shape, best, optimiser.averages.use),
         defaults=get_config().to_dict(),
         workdir=workdir,
         seed=c.seed,
@@ -137,8 +139,15 @@ def _loading(config: ConfigDict, draws: tuple[int, ...]) -> Loading:
     return Loading(*how, sets(config) if on_sets else None, draws)
 
 
-def _resolved(config: ConfigDict, best: tuple[str, str], use: str) -> dict[str, Any]:
+def _derived_fields(c: ConfigDict, dataset: Dataset, transform: Transform) -> dict[str, int]:
+    """What was left to the images, as it was found: a folder that changes later does not change a run's own shape."""
+    size = {"size": transform.shape[0]} if c.size == DERIVED else {}
+    return size | ({"channels": transform.shape[2]} if c.channels == 0 and dataset.image_shape is None else {})
+
+
+def _resolved(config: ConfigDict, shape: dict[str, int], best: tuple[str, str], use: str) -> dict[str, Any]:
     values = config.to_dict()
+    values["data"] |= shape
     values["ema"]["use"] = use
     values["checkpoint"] |= {"best_metric": best[0], "best_mode": best[1]}
     values.pop("cluster")  # it differs between processes, and between one start and the next

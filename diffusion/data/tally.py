@@ -17,6 +17,8 @@ ENDS = 5  # of more classes, so many of the smallest and of the largest are list
 class Tally:
     """Draws of the training records by class, counted from step 0 of the run wherever it was resumed.
 
+    Where ``resume.allow`` let the order change, earlier steps are counted as the present order has them.
+
     Args:
       order: of the records in training.
       labels: i32[n], of the records.

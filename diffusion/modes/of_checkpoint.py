@@ -39,10 +39,10 @@ def evaluate(program: Program, stop: StopRequest) -> None:
     """
     if not program.eval.metrics:
         raise ConfigError("eval.metrics", "is (): there is nothing to evaluate")
+    splits.check(program)
     if program.eval.images:
         evaluate_images(program, stop)
         return
-    splits.check(program)
     check(program)
     feed.skipped(program).keep_in(program.workdir)
     steps = [program.eval.step]
@@ -88,6 +88,7 @@ def sample(program: Program, stop: StopRequest) -> None:
     Raises:
       ConfigError: a field of ``sample`` that cannot be; nothing is written.
     """
+    splits.check(program)
     s, support, shown = program.sample, None, None
     if s.support:
         support, shown = supports.of_path(program, s.support, s.seed)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import candidates, evaluations, feed, runs, subjects
+from diffusion import candidates, evaluations, feed, runs, splits, subjects
 from diffusion.candidates import Candidates
 from diffusion.classifier_fit import Labelled, Recipe
 from diffusion.cluster import of_first
@@ -34,6 +35,8 @@ from diffusion.usefulness.figure import figure
 from diffusion.usefulness.outcome import Outcome
 from diffusion.usefulness.report import body, class_rows, seed_rows
 
+log = logging.getLogger(__name__)
+
 MODE = "--mode=usefulness"
 IMAGES = "usefulness.images"
 SPLITS = ("train", "test")  # the validation split has no part in it
@@ -48,6 +51,8 @@ def usefulness(program: Program, stop: StopRequest) -> None:
     """
     between = functools.partial(stop.check, "nothing is written before the end: the same command begins again")
     _check(program)
+    splits.check(program)
+    splits.check_duplicates(program)
     u, names = program.usefulness, program.dataset.classes
     feed.skipped(program).keep_in(program.workdir)
     made_by, about, stem = _source(program)
@@ -66,6 +71,10 @@ def usefulness(program: Program, stop: StopRequest) -> None:
     small = small_classes(u.small, names, real)
     found = Outcome(names, small, seeds, test.labels, real, rows, chosen, read, out)
     about |= _about(program, network, {"train": train, "test": test})
+    if about["checkpoint_chosen_on"] == "test" and not u.images:
+        log.warning(
+            "the rate, train.patience and the best checkpoint go by the loss on test, which is tested on here too"
+        )
     if jax.process_index() == 0:
         _publish(found, about, stem, f"Usefulness of {about['of']} for {program.dataset.name}")
 
@@ -156,7 +165,7 @@ def _recipe(program: Program) -> Recipe:
     return Recipe(u.steps, u.batch_size, u.lr, u.weight_decay, u.shift, u.seed)
 
 
-def _about(program: Program, network: Extractor, splits: dict[str, Labelled]) -> dict[str, Any]:
+def _about(program: Program, network: Extractor, parts: dict[str, Labelled]) -> dict[str, Any]:
     u, recipe = program.usefulness, asdict(_recipe(program))
     return {
         "dataset": program.dataset.name,
@@ -166,8 +175,10 @@ def _about(program: Program, network: Extractor, splits: dict[str, Labelled]) ->
                 "left_out": program.dataset.sizes[name] - len(part.labels),
                 "content_sha256": program.dataset.open(name).fingerprint,
             }
-            for name, part in splits.items()
+            for name, part in parts.items()
         },
+        "images_in_two_splits_or_classes": splits.across(program),
+        "checkpoint_chosen_on": program.dataset.validation_splits[""],
         "recipe": {name: value for name, value in recipe.items() if name != "seed"},
         "selection": {"oversample": u.oversample, "drop_copies": u.drop_copies, "copy_ratio": COPY},
         "same_images_for_all_seeds": bool(u.images),

@@ -39,11 +39,16 @@ def left_out(arm: str, chosen: Sequence[Chosen], names: Sequence[str]) -> str:
         return "every class is as large as the largest, so nothing is filled up; ask with usefulness.counts"
     if arm == "real+synthetic" and not kept.any(1).all():
         return "no synthetic image is left: it would be the arm real"
+    if arm == "synthetic" and (unasked := [names[c] for c in np.flatnonzero(chosen[0].asked == 0)]):
+        return f"none is asked of class {_some(unasked)}: nothing could be read as it"
     if arm == "synthetic" and not kept.all():
         absent = [names[c] for c in np.flatnonzero(~kept.all(0))]
-        named = ", ".join(absent[:5]) + ", …" * (len(absent) > 5)
-        return f"no image is left of class {named}: nothing could be read as it"
+        return f"no image is left of class {_some(absent)}: nothing could be read as it"
     return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + ", …" * (len(names) > 5)
 
 
 ARMS = {"real": real, "real_balanced": real_balanced, "synthetic": synthetic, "real+synthetic": real_and_synthetic}

@@ -55,7 +55,8 @@ def judge(made: Seen, train: Seen) -> Judged:
     """
     if not len(made.labels):
         return Judged(made.labels, np.zeros(0, bool), np.zeros(0))
-    spaces = ((made.pixels, train.pixels), (made.features, train.features))
+    once = np.unique(train.pixels, axis=0, return_index=True)[1]  # a twin would hide what is copied from both
+    spaces = ((made.pixels, train.pixels[once]), (made.features, train.features[once]))
     copy = np.any([neighbours(ours, theirs).ratio < COPY for ours, theirs in spaces], axis=0)
     distance = np.zeros(len(made.labels))
     for own, real in _by_class(made.labels, train.labels):
