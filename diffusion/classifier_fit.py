@@ -76,7 +76,7 @@ def fingerprint(train: Labelled, classes: int, recipe: Recipe) -> str:
     for array in (train.images, train.labels.astype(np.int64)):
         digest.update(f"{array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    leaves = jax.tree.leaves_with_path(_shapes(train, classes))
+    leaves = jax.tree.leaves_with_path(_shapes(train.images.shape[1:], classes))
     shapes = sorted((jax.tree_util.keystr(path), leaf.shape) for path, leaf in leaves)
     digest.update(repr((shapes, sorted(asdict(recipe).items()))).encode())
     return digest.hexdigest()
@@ -136,8 +136,9 @@ def _read(params: Params, images: Array, classes: int) -> Array:
     return Classifier(classes).apply({"params": params}, scaled(images))[1].argmax(-1)
 
 
-def _shapes(train: Labelled, classes: int) -> Params:
-    blank = jnp.zeros((1, *train.images.shape[1:]))
+@functools.cache
+def _shapes(image: tuple[int, ...], classes: int) -> Params:
+    blank = jnp.zeros((1, *image))
     return jax.eval_shape(Classifier(classes).init, jax.random.key(0), blank)["params"]
 
 
@@ -153,7 +154,7 @@ def _init(train: Labelled, classes: int, seed: int) -> Params:
             values = np.full(leaf.shape, {"scale": 1.0, "bias": 0.0}[kind])
         return jnp.asarray(values.astype(np.float32))
 
-    return jax.tree.map_with_path(draw, _shapes(train, classes))
+    return jax.tree.map_with_path(draw, _shapes(train.images.shape[1:], classes))
 
 
 def _optimiser(recipe: Recipe) -> optax.GradientTransformation:

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 import json
 import shutil
 import types
@@ -16,13 +17,14 @@ from diffusion import classifier_fit, settings, train
 from diffusion.build import build
 from diffusion.classifier_fit import Recipe
 from diffusion.config import from_json
+from diffusion.networks import own_classifier
 from diffusion.signals import StopRequest
 from tests.evaluated import QUIET
 from tests.tiny import program
 
 KINDS = {3: 100, 8: 100, 9: 16}  # images of a digit, of which three quarters are for testing: class 9 is small
 REAL, TEST = {"3": 25, "8": 25, "9": 4}, {"3": 75, "8": 75, "9": 12}
-QUICK = ("usefulness.seeds=2", "usefulness.steps=60", "usefulness.batch_size=32", "eval.classifier.steps=60")
+QUICK = ("usefulness.seeds=2", "usefulness.steps=60", "usefulness.batch_size=32")
 FILES = (".json", ".csv", "_classes.csv", ".png")
 
 
@@ -47,7 +49,9 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("useful")
     data = write(folder / "rare.npz", {kind: digits(kind)[:n] for kind, n in KINDS.items()})
     quick = QUIET | {"eval__metrics": "()", "data__source": "npz", "data__root": data, "data__npz__test_fraction": 0.75}
+    quick |= {"eval__classifier__steps": 60, "eval__classifier__batch_size": 32}
     train.run(program(folder / "run", **quick))
+    own_classifier(build(from_json(folder / "run" / "config.json", get_config()), folder / "run"))  # trained once
     return folder / "run"
 
 
@@ -60,12 +64,16 @@ def asked(workdir, *said):
     """(exit status, report where there is one) of the mode."""
     fields = [f"--config.{field}" for field in (*QUICK, *said)]
     status = main_jax.main(["--mode=usefulness", f"--workdir={workdir}", *fields])
-    found = sorted((workdir / "usefulness").glob("*.json"))
+    found = sorted((workdir / "usefulness").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     return status, json.loads(found[-1].read_text()) if found else None
 
 
 def records_of(workdir, split):
     return build(from_json(workdir / "config.json", get_config()), workdir).dataset.open(split)
+
+
+def table(stem, ending):
+    return list(csv.DictReader(io.StringIO(stem.with_name(stem.name + ending).read_text())))
 
 
 def mean(report, arm, figure="balanced_accuracy"):
@@ -88,8 +96,7 @@ def test_a_runs_own_images(copy, capsys):
         of = report["selected"]["synthetic"][seed]["9"]
         assert (of["asked"], of["drawn"], of["kept"]) == (25, 38, 25)
     assert report["arms"]["real_balanced"]["n_real"] == {"3": 25, "8": 25, "9": 25}
-    rows = list(csv.DictReader(stem.with_name(stem.name + ".csv").open()))
-    classes = list(csv.DictReader(stem.with_name(stem.name + "_classes.csv").open()))
+    rows, classes = table(stem, ".csv"), table(stem, "_classes.csv")
     assert len(rows) == 4 * 2 and [row["n_test"] for row in classes] == 4 * ["75", "75", "12"]
     assert float(rows[0]["accuracy"]) == report["arms"]["real"]["values"]["accuracy"][0]
 
@@ -99,10 +106,15 @@ def test_a_runs_own_images(copy, capsys):
     assert {end: stem.with_name(stem.name + end).read_bytes() for end in FILES} == before, "to the digit"
 
 
-def test_noise_teaches_nothing(copy, tmp_path):
+@pytest.fixture
+def noise(tmp_path):
     rng = np.random.default_rng(0)
-    noise = {kind: rng.integers(0, 256, (48, 8, 8, 1), np.uint8) for kind in KINDS}
-    status, report = asked(copy, f"usefulness.images={write(tmp_path / 'noise.npz', noise)}")
+    images = {kind: rng.integers(0, 256, (25, 8, 8, 1), np.uint8) for kind in KINDS}
+    return f"usefulness.images={write(tmp_path / 'noise.npz', images)}"
+
+
+def test_noise_teaches_nothing(copy, noise):
+    status, report = asked(copy, noise)
     assert status == 0 and (copy / "usefulness" / "usefulness_images_noise.json").exists()
     assert report["same_images_for_all_seeds"] and report["step"] is None
     assert mean(report, "synthetic") < 0.5 < 0.6 < mean(report, "real"), "chance is 1/3"
@@ -127,7 +139,14 @@ def test_a_generator_that_copies_has_nothing_to_give(copy, tmp_path, capsys):
     assert set(report["arms"]) == {"real", "real_balanced"}
     assert {name: one["dropped"] for name, one in report["selected"]["synthetic"][0].items()} == REAL
     assert "synthetic: 54 copies of training images dropped" in said and "left out, no image is left of class" in said
-    assert asked(copy, images, "usefulness.drop_copies=false")[1]["left_out"] == {}
+    assert asked(copy, images, "usefulness.drop_copies=false", "usefulness.seeds=1")[1]["left_out"] == {}
+
+    records = records_of(copy, "test")  # copies of these are none: a selection does not look at them
+    held_out = {kind: records.images[records.labels == c] for c, kind in enumerate(KINDS)}
+    path = write(tmp_path / "of_test.npz", held_out)
+    _, report = asked(copy, f"usefulness.images={path}", "usefulness.seeds=1")
+    counts = [report["selected"]["synthetic"][0][name] for name in REAL]
+    assert report["left_out"] == {} and sum(one["dropped"] for one in counts) < sum(one["drawn"] for one in counts) / 4
 
 
 def test_every_arm_is_trained_alike(copy, monkeypatch):
@@ -206,7 +225,7 @@ def test_a_net_that_cannot_be_asked_for_a_class(tmp_path, capsys, run):
     assert not (tmp_path / "usefulness").exists()
 
 
-def test_a_request_to_stop_ends_it_before_anything_is_written(copy, monkeypatch, capsys):
+def test_a_request_to_stop_ends_it_before_anything_is_written(copy, noise, monkeypatch, capsys):
     before = []
 
     def trained(*given, **how):
@@ -215,15 +234,15 @@ def test_a_request_to_stop_ends_it_before_anything_is_written(copy, monkeypatch,
 
     monkeypatch.setattr("diffusion.usefulness.experiment.trained", trained)
     monkeypatch.setattr(StopRequest, "__bool__", lambda self: len(before) == 2)
-    status, report = asked(copy)
+    status, report = asked(copy, noise)
     assert (status, report, len(before)) == (75, None, 2)
     assert "the same command begins again" in capsys.readouterr().err
 
 
-def test_only_the_first_process_writes(copy, monkeypatch, capsys):
+def test_only_the_first_process_writes(copy, noise, monkeypatch, capsys):
     second = types.SimpleNamespace(**vars(jax) | {"process_index": lambda: 1})
     monkeypatch.setattr(importlib.import_module("diffusion.modes.usefulness"), "jax", second)
-    assert asked(copy, "usefulness.seeds=1") == (0, None)
+    assert asked(copy, noise, "usefulness.seeds=1") == (0, None)
     assert not (copy / "usefulness").exists() and "It wrote" not in capsys.readouterr().out
 
 

@@ -42,6 +42,7 @@ def test_by_default_every_class_becomes_as_large_as_the_largest():
 def test_small_classes():
     assert small_classes("", NAMES, REAL) == [1]  # 26 is above half of 50
     assert small_classes("", NAMES, np.array([50, 24, 10])) == [1, 2]
+    assert small_classes("", NAMES, np.array([50, 24, 25])) == [1]  # half is not below it
     assert small_classes("", NAMES, np.array([50, 30, 25])) == [2]  # none is below half: the smallest
     assert small_classes("7,cat", NAMES, REAL) == [0, 2]
     for text, said in ("emu", "small has 'emu'"), ("cat,0", "small names a class twice"):
