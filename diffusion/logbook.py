@@ -8,6 +8,7 @@ import jax
 from diffusion import runs
 from diffusion.best import BestRecord, observed
 from diffusion.data.tally import Tally
+from diffusion.memory import peaks
 from diffusion.program import Program
 from diffusion.progress import Progress, say
 from diffusion.steps import Metrics
@@ -49,7 +50,7 @@ class Logbook:
             step, values = self._unwritten[0]
             self._announce_rate(step, values["train/lr"])
             self.rank(step, values)
-            values = values | (self._tally.figures(step) if self._tally else {}) | self.progress.measure(step)
+            values = values | (self._tally.figures(step) if self._tally else {}) | self.progress.measure(step) | peaks()
             self.writers.write(step, values)
             self._unwritten.popleft()
             self.progress.show(step, values)

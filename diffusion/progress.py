@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
+MUCH, LONG = 0.05, 10.0  # a share of waiting that is worth a line, of a span of so many seconds or more
 ERASE = "\r\x1b[K"
 
 
@@ -74,25 +75,53 @@ class Progress:
     ):
         self._total, self._images, self._clock = total, images_per_step, clock
         self._stream, self._silent = stream or sys.stdout, silent
-        self._drawn = False
+        self._drawn = self._advised = False
         self.start(0)
 
     def start(self, step: int) -> None:
         """Start the watch at ``step``: call it once the first step has compiled, and again after a resume."""
         self._began = self._lap = (step, self._clock())
-        self._aside = 0.0
+        self._aside = self._waited = 0.0
 
     def measure(self, step: int) -> dict[str, float]:
-        """Speed since the last call: ``perf/steps_per_sec`` and ``perf/images_per_sec``.
+        """Speed since the last call: ``perf/steps_per_sec``, ``perf/images_per_sec``; ``perf/data_wait``, the share of
+        that time that was spent ``waiting``; ``perf/eta_seconds``, see `eta`.
 
         Time spent ``aside`` does not count. Empty when no step or no time has passed.
         """
         now = self._clock()
-        steps, seconds = step - self._lap[0], now - self._lap[1] - self._aside
-        self._lap, self._aside = (step, now), 0.0
+        steps, seconds, waited = step - self._lap[0], now - self._lap[1] - self._aside, self._waited
+        self._lap, self._aside, self._waited = (step, now), 0.0, 0.0
         if steps <= 0 or seconds <= 0:
             return {}
-        return {"perf/steps_per_sec": steps / seconds, "perf/images_per_sec": steps * self._images / seconds}
+        self._advise(step, waited, seconds)
+        found = {
+            "perf/steps_per_sec": steps / seconds,
+            "perf/images_per_sec": steps * self._images / seconds,
+            "perf/data_wait": waited / seconds,
+        }
+        left = self.eta(step)
+        return found if left is None else found | {"perf/eta_seconds": left}
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time within is spent on a batch that is not there yet."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._waited += self._clock() - began
+
+    def _advise(self, step: int, waited: float, seconds: float) -> None:
+        """Say once, of a span that is long enough to mean something, that the data are too slow."""
+        if self._advised or self._silent or seconds < LONG or waited <= MUCH * seconds:
+            return
+        self._advised = True
+        say(
+            f"step {step}: {waited / seconds:.0%} of the time went into waiting for data; more data.threads or "
+            "data.prefetch may help, as do smaller image files",
+            self._stream,
+        )
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:

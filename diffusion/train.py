@@ -113,7 +113,8 @@ class Loop:
             with feed.from_step(p, self.source, self.step) as batches:
                 while self.step < p.train.steps and not self.gave_up:
                     self._keep_up()
-                    batch = next(batches)
+                    with self.log.progress.waiting():
+                        batch = next(batches)
                     self._dispatch(train_step, batch, words[self._word()])
                     if p.train.debug:
                         self._inspect(batch)

@@ -46,10 +46,32 @@ def test_speed_leaves_out_what_is_not_training():
     with progress.aside():
         clock.now = 25.0
     clock.now = 30.0
-    assert progress.measure(30) == {"perf/steps_per_sec": 2.0, "perf/images_per_sec": 128.0}
+    assert progress.measure(30) == {
+        "perf/steps_per_sec": 2.0,
+        "perf/images_per_sec": 128.0,
+        "perf/data_wait": 0.0,
+        "perf/eta_seconds": 105.0,  # 70 steps at 30 seconds for 20: what is aside belongs to the way
+    }
     clock.now = 31.0
     assert progress.measure(34)["perf/steps_per_sec"] == 4.0
     assert progress.measure(34) == {}
+
+
+def test_waiting_for_data_is_a_share_and_said_once():
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(100, 64, clock=clock, stream=stream)
+
+    def span(seconds, waited, to):
+        with progress.waiting():
+            clock.now += waited
+        clock.now += seconds - waited
+        return progress.measure(to)["perf/data_wait"]
+
+    assert span(9.0, 4.5, 1) == 0.5 and stream.getvalue() == "", "too short to mean anything"
+    assert span(20.0, 1.0, 2) == 0.05 and stream.getvalue() == ""
+    assert span(20.0, 5.0, 3) == 0.25 and span(20.0, 5.0, 4) == 0.25
+    assert stream.getvalue().count("step 3: 25% of the time went into waiting for data") == 1
+    assert len(stream.getvalue().splitlines()) == 1
 
 
 def test_eta_counts_everything_since_the_start():

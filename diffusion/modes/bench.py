@@ -1,9 +1,7 @@
 """``--mode=bench``: how fast this program trains and samples here. Nothing is written to the workdir."""
 
 import json
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 from diffusion import keys, state
 from diffusion.environment import environment
 from diffusion.lr_schedules import plateau_state
+from diffusion.memory import device_peak, host_peak
 from diffusion.mesh import made, over_rows, padded_rows, put_replicated, put_rows, replicated
 from diffusion.modes.describe import facts
 from diffusion.nets.conditions import SET
@@ -71,7 +70,7 @@ def measure(program: Program) -> dict[str, Any]:
         "peak_flops_per_second": peaks,
         "train": train,
         "sample": sample,
-        "memory": _memory(program),
+        "memory": {"host_peak_bytes": host_peak(), "device_peak_bytes": device_peak(program.mesh.local_devices)},
     }
 
 
@@ -187,16 +186,6 @@ def _conditions(program: Program, rows: int) -> Cond:
 
 def _labels(program: Program, rows: int) -> np.ndarray:
     return (np.arange(rows) % max(len(program.dataset.classes), 1)).astype(np.int32)
-
-
-def _memory(program: Program) -> dict[str, int | None]:
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    stats = [device.memory_stats() or {} for device in program.mesh.local_devices]
-    peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
-    return {
-        "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        "device_peak_bytes": max(peaks, default=None),
-    }
 
 
 def _table(m: dict[str, Any]) -> str:
