@@ -8,7 +8,9 @@ Data: scikit-learn's handwritten digits, 8x8, inside the package; the run writes
 workdir, 60 each of 3, 5 and 8 and all of the others, and reads them as any folder of class folders.
 Small classes are drawn more often than they are there, the rate falls where the validation loss stands still, and the
 run ends when that was best ten validations ago.
-Not measured yet.
+Measured (JAX 0.10.2, float32, two busy x86-64 cores; not timed): best at step 1700 of
+2000; FD[cls-digits_folder-44599c5b]
+0.151 pooled, excess over the floor 0.010 ± 0.035 as mean over classes, 99.6 % read as asked. docs/small_classes.md.
 """
 
 from configs.digits import get_config as digits
