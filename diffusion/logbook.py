@@ -108,7 +108,7 @@ class Logbook:
         }
 
     def _announce_rate(self, step: int, rate: float) -> None:
-        if self._says_rate and self._rate not in (None, rate):
+        if self._says_rate and self._rate is not None and rate < self._rate:  # a warm-up rises at every line
             say(f"step {step}: the learning rate went from {self._rate:.3g} to {rate:.3g}")
         if rate < LOW_RATE and not self._low_rate_said:
             say(f"step {step}: the learning rate, {rate:.3g}, is below {LOW_RATE:g}: little will change from here on")
