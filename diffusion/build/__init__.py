@@ -54,6 +54,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
     c, workdir = config, Path(workdir or f"runs/{config.name}")
     check_seed("seed", c.seed)
     cluster(c)
+    compiling(c)
     train = section("train", settings.Train, c.train)
     dataset, transform, derived = _data(c.data, workdir)
     shape = _derived_fields(c.data, dataset, transform)
