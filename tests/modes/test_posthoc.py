@@ -157,7 +157,7 @@ def refused(capsys, *argv):
         (["--mode=posthoc", "--config.posthoc.sigma_rel=0.3"], "posthoc.sigma_rel: ", "(0, 0.2887)"),
         (["--mode=posthoc", "--config.posthoc.step=7"], "posthoc.step: ", "there are: 5, 10, 12"),
         (["--mode=posthoc", "--config.posthoc.step=best"], "posthoc.step: ", "latest or a number"),
-        (["--mode=posthoc", "--config.ema.name=power"], "ema.name: ", "posthoc.*, ema.use may be given"),
+        (["--mode=posthoc", "--config.ema.name=power"], "ema.name: ", "posthoc.*, usefulness.*, ema.use may be given"),
         (["--mode=sample", "--config.ema.use=0.07"], "ema.use: ", "'0.07' is not one of: 0.05, 0.10"),
         (["--mode=sample", "--config.ema.use=posthoc:wide"], "ema.use: ", "'posthoc:wide' names no width"),
         (["--mode=sample", "--config.ema.use=posthoc:0.07"], "ema.use: ", "not yet, step latest is asked; make it"),
