@@ -53,16 +53,16 @@ def prepare(program: Program, saved: Checkpoints) -> Loader:
     return source
 
 
-def open_writers(program: Program, meta: dict[str, Any] | None) -> MultiWriter:
-    held = meta["writers"] if meta else {"offset": 0, "wandb_id": None}
+def open_writers(program: Program, *, wandb_id: str | None, offset: int | None = None) -> MultiWriter:
+    """The run's trackers; ``offset`` and ``wandb_id`` as of `make_writers`."""
     log = program.log
     return make_writers(
         program.workdir,
         wandb=log.wandb,
         tensorboard=log.tensorboard,
         wandb_project=log.project,
-        wandb_id=held["wandb_id"],
-        offset=held["offset"],
+        wandb_id=wandb_id,
+        offset=offset,
         name=program.name,
     )
 

@@ -63,7 +63,8 @@ def run(program: Program, stop: StopRequest | None = None) -> None:
             runs.write_config(program)
             splits.write(program)
         feed.skipped(program).keep_in(program.workdir)
-        with contextlib.closing(ends.open_writers(program, start.meta)) as writers:
+        held = start.meta["writers"] if start.meta else {"offset": 0, "wandb_id": None}
+        with contextlib.closing(ends.open_writers(program, **held)) as writers:
             tally = feed.tally(program, source)
             ends.announce(program, start, step, writers, tally)
             loop = Loop(program, saved, writers, start, source, stop, tally)

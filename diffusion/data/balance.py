@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from diffusion.data.class_split import label_of
+from diffusion.data.class_split import by_class
 from diffusion.plan import apportioned
 
 RecordWeights = Callable[..., np.ndarray]  # (counts i64[k], names, *, fields) -> weight of one record of each class
@@ -57,17 +57,10 @@ def manual(counts: np.ndarray, names: Sequence[str], *, weights: tuple[str, ...]
     """The weight of a class's records where ``weights`` names it ("Abnormal:3", by name or index), else 1."""
     if not weights:
         raise ValueError("weights is empty; write for example Abnormal:3, or take none")
-    found: dict[int, float] = {}
-    for text in weights:
-        name, _, number = text.rpartition(":")
-        if not name:
-            raise ValueError(f"weights: {text!r} is not CLASS:WEIGHT; write for example Abnormal:3")
-        label = label_of("weights", name, names)
-        if label in found:
-            raise ValueError(f"weights names {names[label]!r} twice")
+    found = by_class("weights", weights, names, "WEIGHT", _positive)
+    for label in found:
         if not counts[label]:
             raise ValueError(f"weights names {names[label]!r}, of which no image is trained on")
-        found[label] = _positive(number, text)
     return np.array([found.get(label, 1.0) for label in range(len(names))]) * (counts > 0)
 
 
@@ -108,13 +101,13 @@ def _each_at_least_once(total: int, shares: np.ndarray, there: np.ndarray) -> np
         ones |= short
 
 
-def _positive(number: str, text: str) -> float:
+def _positive(number: str) -> float:
     try:
         value = float(number)
     except ValueError:
-        raise ValueError(f"weights: {number!r}, in {text!r}, is not a number") from None
+        raise ValueError(f"weights: {number!r} is not a number") from None
     if not 0 < value < math.inf:
-        raise ValueError(f"weights: {number}, in {text!r}, must be positive; data.test_classes leaves a class out")
+        raise ValueError(f"weights: {number} must be positive; data.test_classes leaves a class out")
     return value
 
 

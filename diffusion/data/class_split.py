@@ -3,8 +3,9 @@
 import difflib
 import functools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from diffusion.data.order import permuted
 from diffusion.data.records import Dataset, opener
 from diffusion.data.subset import Subset
 from diffusion.errors import DataError
+
+Number = TypeVar("Number")
 
 _DRAW = (0, 0)  # stream of the seed; a stratified split has streams of one number
 
@@ -129,6 +132,30 @@ def label_of(field: str, text: str, classes: Sequence[str]) -> int:
     close = difflib.get_close_matches(text, classes)
     hint = f"close to it: {', '.join(close)}" if close else f"they are, for example: {', '.join(classes[:5])}"
     raise ValueError(f"{field}: {text!r} is no class, nor an index in 0..{len(classes) - 1}; {hint}")
+
+
+def by_class(
+    field: str, texts: Sequence[str], classes: Sequence[str], what: str, number: Callable[[str], Number]
+) -> dict[int, Number]:
+    """{label: number} of texts "cat:3", by name or index.
+
+    Args:
+      what: the number is, in capitals, for people.
+      number: of the part behind the colon; its ValueError is the caller's own.
+
+    Raises:
+      ValueError: begins with ``field``; no class, one without a number, or one given twice.
+    """
+    found: dict[int, Number] = {}
+    for text in texts:
+        name, _, behind = text.rpartition(":")
+        if not name:
+            raise ValueError(f"{field}: {text!r} is not CLASS:{what}; write for example {classes[0]}:3")
+        label = label_of(field, name, classes)
+        if label in found:
+            raise ValueError(f"{field} names {classes[label]!r} twice")
+        found[label] = number(behind)
+    return found
 
 
 def _others(everything: Collection[int], taken: Collection[int]) -> tuple[int, ...]:

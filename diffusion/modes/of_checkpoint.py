@@ -11,6 +11,7 @@ import numpy as np
 
 from diffusion import events, feed, runs, splits, supports
 from diffusion.drawing import asked_drawing
+from diffusion.ends import open_writers
 from diffusion.errors import ConfigError
 from diffusion.eval_curves import curve_figure, write_curve
 from diffusion.eval_sheets import support_sheet
@@ -23,7 +24,7 @@ from diffusion.program import Program
 from diffusion.progress import say
 from diffusion.signals import StopRequest
 from diffusion.variants import own
-from diffusion.writers import MultiWriter, make_writers
+from diffusion.writers import MultiWriter
 
 COLUMNS = 16  # of the sheet in samples.png, where images are not asked for class by class
 TRAJECTORIES = 8  # images whose way is shown in trajectory.png
@@ -69,17 +70,8 @@ def _evaluated(program: Program, step: str, stop: StopRequest) -> Evaluated:
 
 
 def _writers(program: Program, meta: Mapping[str, Any]) -> MultiWriter:
-    if not meta:
-        return MultiWriter([])
-    log = program.log
-    return make_writers(
-        program.workdir,
-        wandb=log.wandb,
-        tensorboard=log.tensorboard,
-        wandb_project=log.project,
-        wandb_id=meta["writers"]["wandb_id"],
-        name=program.name,
-    )
+    """Those of the run; none for weights that `posthoc` made."""
+    return open_writers(program, wandb_id=meta["writers"]["wandb_id"]) if meta else MultiWriter([])
 
 
 def sample(program: Program, stop: StopRequest) -> None:

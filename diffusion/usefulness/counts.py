@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from diffusion.data.class_split import by_class, label_of
+
 
 def named_counts(text: str, names: Sequence[str]) -> np.ndarray | None:
     """i[k] of "200" (of each class) or "cat:200,dog:50" (of the others none); None where it is empty.
@@ -16,15 +18,7 @@ def named_counts(text: str, names: Sequence[str]) -> np.ndarray | None:
         return None
     if len(items) == 1 and ":" not in items[0]:
         return np.full(len(names), _count(items[0]))
-    found: dict[int, int] = {}
-    for item in items:
-        name, _, count = item.rpartition(":")
-        if not name:
-            raise ValueError(f"counts has {item!r}; write CLASS:COUNT for each class, or one count for all")
-        label = _label("counts", name, names)
-        if label in found:
-            raise ValueError(f"counts names class {names[label]!r} twice")
-        found[label] = _count(count)
+    found = by_class("counts", items, names, "COUNT", _count)
     return np.array([found.get(label, 0) for label in range(len(names))])
 
 
@@ -49,20 +43,13 @@ def small_classes(text: str, names: Sequence[str], real: np.ndarray | None = Non
     Raises:
       ValueError: a class that is not there or stands there twice.
     """
-    labels = [_label("small", item.strip(), names) for item in text.split(",") if item.strip()]
+    labels = [label_of("small", item.strip(), names) for item in text.split(",") if item.strip()]
     if len(set(labels)) < len(labels):
         raise ValueError(f"small names a class twice: {text!r}")
     if labels or real is None:
         return sorted(labels)
     below = np.flatnonzero(2 * real < real.max())
     return below.tolist() or [int(real.argmin())]
-
-
-def _label(field: str, name: str, names: Sequence[str]) -> int:
-    known = {str(i): i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
-    if name not in known:
-        raise ValueError(f"{field} has {name!r}, which is not a class; they are {', '.join(names) or 'none'}")
-    return known[name]
 
 
 def _count(text: str) -> int:

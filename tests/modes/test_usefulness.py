@@ -169,7 +169,10 @@ def test_every_arm_is_trained_alike(copy, monkeypatch):
 
 REFUSED = [
     (["usefulness.sed=1"], "usefulness.sed: there is no such field; did you mean usefulness.seed?"),
-    (["usefulness.counts=cat:3"], "usefulness.counts: has 'cat', which is not a class; they are 3, 8, 9"),
+    (
+        ["usefulness.counts=cat:3"],
+        "usefulness.counts: 'cat' is no class, nor an index in 0..2; they are, for example: 3, 8, 9",
+    ),
     (["usefulness.images=nowhere.npz"], "usefulness.images: nowhere.npz does not exist"),
     (["optim.lr=1"], "optim.lr: --mode=usefulness takes the run's own config"),
 ]

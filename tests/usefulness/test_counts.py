@@ -17,13 +17,13 @@ def test_counts_by_name():
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("emu:3", "counts has 'emu', which is not a class; they are cat, dog, 7"),
-        ("cat:3,0:4", "counts names class 'cat' twice"),
+        ("emu:3", "counts: 'emu' is no class, nor an index in 0..2"),
+        ("cat:3,0:4", "counts names 'cat' twice"),
         ("cat:-1", "counts has '-1' where"),
         ("cat:0", "counts has '0' where"),
         ("0", "counts has '0' where"),
         ("many", "counts has 'many' where"),
-        ("cat:3,dog", "counts has 'dog'; write CLASS:COUNT"),
+        ("cat:3,dog", "counts: 'dog' is not CLASS:COUNT"),
     ],
 )
 def test_counts_that_cannot_be(text, said):
@@ -45,6 +45,6 @@ def test_small_classes():
     assert small_classes("", NAMES, np.array([50, 24, 25])) == [1]  # half is not below it
     assert small_classes("", NAMES, np.array([50, 30, 25])) == [2]  # none is below half: the smallest
     assert small_classes("7,cat", NAMES, REAL) == [0, 2]
-    for text, said in ("emu", "small has 'emu'"), ("cat,0", "small names a class twice"):
+    for text, said in ("emu", "small: 'emu' is no class"), ("cat,0", "small names a class twice"):
         with pytest.raises(ValueError, match=said):
             small_classes(text, NAMES, REAL)
