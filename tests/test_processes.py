@@ -66,7 +66,7 @@ def figures(run):
 def test_two_processes_do_what_one_does(two, one):
     run, ended = two
     assert ended.rc == 0, ended.said
-    assert ended.out.count("Finished: 12 steps.") == 1, "only process 0 speaks"
+    assert ended.out.count("Finished: 12 of 12 steps are done.") == 1, "only process 0 speaks"
     same_log(run, one)
     assert written(run) == written(one)
     assert {p.name for p in (run / "checkpoints").iterdir()} == {p.name for p in (one / "checkpoints").iterdir()}
