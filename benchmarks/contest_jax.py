@@ -21,6 +21,7 @@ from diffusion import keys
 from diffusion.build import build
 from diffusion.compile_cache import keep_compiled
 from diffusion.config import override
+from diffusion.heap import keep_heap
 from diffusion.mesh import over_rows, put_replicated, put_rows, two_cpu_devices
 from diffusion.modes.describe import facts
 from diffusion.program import CLASS_CONDITION, Program
@@ -29,6 +30,7 @@ from diffusion.sample_step import Held, make_sample_step
 
 def main() -> None:
     task = task_of(sys.argv[1])
+    keep_heap()
     two_cpu_devices()
     keep_compiled("auto")
     with tempfile.TemporaryDirectory() as folder:

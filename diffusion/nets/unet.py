@@ -1,12 +1,13 @@
 """A U-Net with adaptive group norm (Dhariwal & Nichol 2021) and the three ports; ``backbones`` has published ones."""
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion.nets import unet_blocks
-from diffusion.nets.layers import EMBEDDINGS, Conv, Dense, zeros
+from diffusion.nets.layers import EMBEDDINGS, Conv, Dense, doubled_convolution, zeros
 from diffusion.nets.resampling import check_taps
 from diffusion.nets.unet_blocks import AttentionBlock, BlockStyle, ResBlock, run
 from diffusion.types import Array, Ports
@@ -77,10 +78,10 @@ class UNet(nn.Module):
                 if self.resample == "block":
                     x = block(x, level, name, False, "up")
                 else:
-                    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-                    x = Conv(x.shape[-1], (3, 3), dtype=dtype, name=name)(x)
+                    double = partial(Conv, conv_general_dilated=doubled_convolution)
+                    x = double(x.shape[-1], (3, 3), dtype=dtype, name=name)(x)
 
-        x = nn.silu(self.style.norm(x, "out_norm")).astype(jnp.float32)
+        x = self.style.norm(x, "out_norm", silu=True).astype(jnp.float32)
         return Conv(self.out_channels, (3, 3), kernel_init=zeros, name="out")(x)
 
     def _embed(self, c_noise: Array, ports: Ports) -> Array:
