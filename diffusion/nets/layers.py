@@ -66,15 +66,17 @@ def doubled_convolution(x: Array, kernel: Array, strides: Any, padding: Any, **a
     """A 3 x 3 convolution of x [b h w i] after every pixel was repeated 2 x 2: [b 2h 2w o], without making those.
 
     Of the nine pixels around one of a pixel's four copies some are copies of the same one, so that each copy's answer
-    is a 2 x 2 convolution of x with summed kernels: 16 products a pixel of x instead of 36.
+    is a 2 x 2 convolution of x with summed kernels: 16 products a pixel of x instead of 36. All four are one matrix
+    product of 2 x 2 neighbourhoods, as XLA's CPU compiler has no fast gradient of a 2 x 2 kernel.
     """
-    b, h, w, _ = x.shape
+    b, h, w, i = x.shape
     o = kernel.shape[-1]
     kernel = _of_copies(_of_copies(kernel, 0), 1)  # [2 2 i row column o]
-    y = jax.lax.conv_general_dilated(x, kernel.reshape(2, 2, -1, 4 * o), (1, 1), ((1, 1), (1, 1)), **about)
-    y = y.reshape(b, h + 1, w + 1, 2, 2, o)
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    near = jnp.concatenate([x[:, r : r + h + 1, c : c + w + 1] for r in (0, 1) for c in (0, 1)], axis=-1)
+    y = product(near.reshape(-1, 4 * i), kernel.reshape(4 * i, 4 * o)).reshape(b, h + 1, w + 1, 2, 2, o)
     # the first copy looks back by one pixel, the second ahead
-    rows = [jnp.stack([y[:, i : i + h, j : j + w, i, j] for j in (0, 1)], axis=3) for i in (0, 1)]
+    rows = [jnp.stack([y[:, r : r + h, c : c + w, r, c] for c in (0, 1)], axis=3) for r in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o)
 
 
