@@ -7,10 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion import snapshots, splits
+from diffusion import costs, snapshots, splits
 from diffusion.compared import chosen
 from diffusion.events import GRID_ROWS
-from diffusion.flops import flops
 from diffusion.mesh import sharded
 from diffusion.modes import how_long
 from diffusion.program import Program, abstract_params
@@ -18,8 +17,6 @@ from diffusion.progress import duration
 from diffusion.runs import planned_snapshots
 from diffusion.state import count_parameters
 from diffusion.variants import variants
-
-BACKWARD = 2  # a backward pass costs two forward passes
 
 
 def describe(program: Program, as_json: bool = False) -> None:
@@ -47,14 +44,12 @@ def facts(program: Program) -> dict[str, Any]:
         at ``rate``, which says whether it was measured or assumed; null where no rate is known.
     """
     params = abstract_params(program)
-    forward, of_step, activations = _forward_cost(program, params)
     rows_at_once = program.rows // program.parts
     average = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), params)
     optimiser = jax.eval_shape(program.optimiser.tx.init, params)
-    training = (1 + BACKWARD) * forward
     sampler_steps, calls = _sampling_plan(program)
-    planned, step_flops = _events(program), training * program.loading.batch_size
-    sample_flops = forward - of_step + of_step * calls
+    planned, step_flops = _events(program), costs.of_step(program, params)
+    sample_flops = costs.of_drawing(program, params, calls)
     drawn = planned["images_drawn"] * sample_flops
     rate = how_long.rate(program.workdir, step_flops, program.mesh.size)
     return {
@@ -72,7 +67,7 @@ def facts(program: Program) -> dict[str, Any]:
         "steps_per_epoch": program.steps_per_epoch,
         "epochs": round(program.train.steps / program.steps_per_epoch, 2),
         "parameters": count_parameters(params),
-        "flops_per_image": training,
+        "flops_per_image": step_flops // program.loading.batch_size,
         "flops_per_step": step_flops,
         "flops_per_sample": sample_flops,
         "sampler_steps": sampler_steps,
@@ -83,24 +78,20 @@ def facts(program: Program) -> dict[str, Any]:
             "optimiser": _held(program, optimiser),
             "gradients": _held(program, params),
             "gathered_at_most": _bytes(params) if program.mesh.shape["fsdp"] > 1 else 0,
-            "activations_estimate": activations * rows_at_once,
+            "activations_estimate": _activations(program, params) * rows_at_once,
         },
         "seconds_estimate": how_long.estimate(rate, step_flops * program.train.steps, drawn),
         **planned,
     }
 
 
-def _forward_cost(program: Program, params: Any) -> tuple[int, int, int]:
-    """FLOPs of one image through the net, those without what a sampler does once for all its steps, and the bytes of
-    every intermediate array that remat does not make again."""
+def _activations(program: Program, params: Any) -> int:
+    """Bytes of every intermediate array of one image that remat does not make again."""
     net = program.diffusion.net
     x = jax.ShapeDtypeStruct((1, *net.shape), jnp.float32)
     c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
     null = {name: jax.ShapeDtypeStruct((1,), bool) for name in net.conditions}
-    encoded, _ = jax.eval_shape(net.encode, params, dict(net.example), None)
-    inputs = {name: (params, x, c_noise, cond, null) for name, cond in (("all", net.example), ("encoded", encoded))}
-    whole, of_step = (flops(net.apply, *given) for given in inputs.values())
-    return whole, of_step, _kept(jax.make_jaxpr(net.apply)(*inputs["all"]).jaxpr)
+    return _kept(jax.make_jaxpr(net.apply)(params, x, c_noise, net.example, null).jaxpr)
 
 
 def _kept(jaxpr: Any) -> int:
