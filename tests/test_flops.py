@@ -8,7 +8,7 @@ import pytest
 from diffusion.flops import flops
 from diffusion.nets.attention import Attention
 from diffusion.nets.dit import dit
-from diffusion.nets.stack import REMATS
+from diffusion.nets.remat import REMATS
 from diffusion.nets.unet import unet
 from diffusion.types import Ports
 
