@@ -1,16 +1,13 @@
 """``--mode=describe``: what would run, how large and how long, from metadata alone. Nothing is compiled or written."""
 
 import json
-import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from diffusion import costs, snapshots, splits
+from diffusion import costs, footprint, snapshots, splits
 from diffusion.compared import chosen
 from diffusion.events import GRID_ROWS
-from diffusion.mesh import sharded
 from diffusion.modes import how_long
 from diffusion.program import Program, abstract_params
 from diffusion.progress import duration
@@ -38,15 +35,11 @@ def facts(program: Program) -> dict[str, Any]:
       flops_per_image: of one training image, forward and backward; a multiply and an add are two.
       flops_per_step: of the batch.
       flops_per_sample: of one drawn image, guidance included.
-      bytes_per_device: of a device's share of parameters, EMA, optimiser and gradients, of the weights that
-        ``mesh.fsdp`` gathers if all are there at once, and (an estimate) of the activations of the train step.
+      bytes_per_device: see `footprint.per_device`.
       seconds_estimate: of training, and of drawing the images of grids and evaluations, both without compilation,
         at ``rate``, which says whether it was measured or assumed; null where no rate is known.
     """
     params = abstract_params(program)
-    rows_at_once = program.rows // program.parts
-    average = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), params)
-    optimiser = jax.eval_shape(program.optimiser.tx.init, params)
     sampler_steps, calls = _sampling_plan(program)
     planned, step_flops = _events(program), costs.of_step(program, params)
     sample_flops = costs.of_drawing(program, params, calls)
@@ -62,7 +55,7 @@ def facts(program: Program) -> dict[str, Any]:
         "classes": len(program.dataset.classes),
         "devices": program.mesh.size,
         "batch_size": program.loading.batch_size,
-        "rows_at_once": rows_at_once,
+        "rows_at_once": program.rows // program.parts,
         "steps": program.train.steps,
         "steps_per_epoch": program.steps_per_epoch,
         "epochs": round(program.train.steps / program.steps_per_epoch, 2),
@@ -72,33 +65,10 @@ def facts(program: Program) -> dict[str, Any]:
         "flops_per_sample": sample_flops,
         "sampler_steps": sampler_steps,
         "net_calls_per_sample": calls,
-        "bytes_per_device": {
-            "parameters": _held(program, params),
-            "ema": len(program.optimiser.averages.decays) * _held(program, average),
-            "optimiser": _held(program, optimiser),
-            "gradients": _held(program, params),
-            "gathered_at_most": _bytes(params) if program.mesh.shape["fsdp"] > 1 else 0,
-            "activations_estimate": _activations(program, params) * rows_at_once,
-        },
+        "bytes_per_device": footprint.per_device(program, params),
         "seconds_estimate": how_long.estimate(rate, step_flops * program.train.steps, drawn),
         **planned,
     }
-
-
-def _activations(program: Program, params: Any) -> int:
-    """Bytes of every intermediate array of one image that remat does not make again."""
-    net = program.diffusion.net
-    x = jax.ShapeDtypeStruct((1, *net.shape), jnp.float32)
-    c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
-    null = {name: jax.ShapeDtypeStruct((1,), bool) for name in net.conditions}
-    return _kept(jax.make_jaxpr(net.apply)(params, x, c_noise, net.example, null).jaxpr)
-
-
-def _kept(jaxpr: Any) -> int:
-    """Bytes of all that equations answer; a scan keeps that of its body each time, a checkpoint its answer alone."""
-    answered = sum(_bytes(v.aval) for equation in jaxpr.eqns for v in equation.outvars)
-    scans = [equation.params for equation in jaxpr.eqns if equation.primitive.name == "scan"]
-    return answered + sum(params["length"] * _kept(params["jaxpr"].jaxpr) for params in scans)
 
 
 def _sampling_plan(program: Program) -> tuple[int, int]:
@@ -143,19 +113,6 @@ def _evaluated(program: Program) -> int:
 def _times(every: int, steps: int) -> list[int]:
     """Steps at which an event is due; the last step always is."""
     return sorted({*range(every, steps, every), steps}) if every else [steps]
-
-
-def _held(program: Program, tree: Any) -> int:
-    """Bytes of it on one device."""
-
-    def share(leaf: Any, lying: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(lying.shard_shape(leaf.shape), leaf.dtype)
-
-    return _bytes(jax.tree.map(share, tree, sharded(program.mesh, tree)))
-
-
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _parameter_table(params: Any) -> str:
