@@ -8,8 +8,9 @@ from flax import linen as nn
 
 from diffusion.nets import unet_blocks
 from diffusion.nets.layers import EMBEDDINGS, Conv, Dense, doubled_convolution, zeros
+from diffusion.nets.remat import REMATS, run
 from diffusion.nets.resampling import check_taps
-from diffusion.nets.unet_blocks import AttentionBlock, BlockStyle, ResBlock, run
+from diffusion.nets.unet_blocks import AttentionBlock, BlockStyle, ResBlock
 from diffusion.types import Array, Ports
 
 
@@ -146,7 +147,8 @@ def unet(
       embedding: of the noise: "adm" or "ddpmpp" (``layers.EMBEDDINGS``).
       emb_mult: width of the embedding over channels.
       vec: joins the noise "after" the embedding's two layers (ADM) or "before" them (DDPM++ of Karras 2022).
-      remat: "blocks" computes their inside again for the backward pass: less memory, about a third more work.
+      remat: what the backward pass computes again: none, blocks (their whole inside: the least memory, about a third
+        more work), dots (all but what convolutions and dense layers answer: norms, activations, attention).
 
     Raises:
       ValueError: sizes that do not divide, levels that do not exist, unknown names.
@@ -167,7 +169,7 @@ def unet(
         ("middle", middle, ("auto", "attention", "plain")),
         ("resample", resample, ("conv", "block")),
         ("vec", vec, ("after", "before")),
-        ("remat", remat, unet_blocks.REMAT),
+        ("remat", remat, tuple(REMATS)),
     ):
         unet_blocks.check_choice(field, value, known)
     style = BlockStyle(

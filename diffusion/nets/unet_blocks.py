@@ -10,7 +10,6 @@ from flax import linen as nn
 from diffusion.nets.attention import Attention
 from diffusion.nets.layers import Conv, Dense, GroupNorm, dropout, zeros
 from diffusion.nets.resampling import resample
-from diffusion.nets.seen import report, seen_inside
 from diffusion.types import Array, Ports
 
 
@@ -99,18 +98,6 @@ class AttentionBlock(nn.Module):
             cross = Attention(heads, s.dtype, name="cross")(tokens, ports.seq, ports.seq_valid)
             x = s.add(x, cross.reshape(b, h, w, c))
         return x
-
-
-REMAT = ("none", "blocks")
-
-
-def run(block: nn.Module, remat: str, *given: Any) -> Any:
-    """``block(*given)``; with remat=blocks the backward pass computes its inside again instead of keeping it."""
-    if remat == "none":
-        return block(*given)
-    answer, found = nn.remat(seen_inside(lambda block, *given: block(*given)))(block, *given)
-    report(found)
-    return answer
 
 
 def check_levels(size: int, mults: Sequence[int], attention: Sequence[int]) -> None:
