@@ -86,7 +86,7 @@ def encode_step(program: Program) -> EncodeStep:
 
     def step(frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
         variants = [batch.x, batch.x[:, :, ::-1]] if flip else [batch.x]
-        latent = jnp.stack([codec.encode(frozen, images) for images in variants], axis=1)
+        latent = jnp.stack([codec.encoded(frozen, images) for images in variants], axis=1)
         label = batch.cond.get(CLASS_CONDITION, jnp.full(batch.id.shape, -1, jnp.int32))
         return {LATENT: latent.astype(dtype), LABEL: label, "id": batch.id, "valid": batch.valid}
 

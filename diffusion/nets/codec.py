@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from diffusion.nets.random_conv import RandomConv
@@ -44,11 +45,20 @@ class Codec:
     draw: Callable[[Array, Array | None], Array] = _as_encoded
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def net_units(self, frozen: Frozen, x: Array, keys: Array | None = None) -> Array:
-        """f32[b h' w' c'] of images u8[b h w c], or of floats that ``encode`` made of them before; ``keys`` as of
-        ``draw``. A codec of latents takes any array as it would an image."""
+    def encoded(self, frozen: Frozen, x: Array) -> Array:
+        """f32[b h' w' e] of images u8[b h w c], or of floats that were encoded before; latents are images to a codec of
+        latents.
+
+        What is worth keeping is whole before anything uses it: compiled into one loop with that, it might be rounded
+        otherwise than where it was kept.
+        """
         kept = jnp.issubdtype(x.dtype, jnp.floating) and not self.latent
-        return self.draw(x.astype(jnp.float32) if kept else self.encode(frozen, x), keys)
+        found = x.astype(jnp.float32) if kept else self.encode(frozen, x)
+        return jax.lax.optimization_barrier(found) if self.about else found
+
+    def net_units(self, frozen: Frozen, x: Array, keys: Array | None = None) -> Array:
+        """f32[b h' w' c'], what the net works on, of images or of what was encoded before; ``keys`` as of ``draw``."""
+        return self.draw(self.encoded(frozen, x), keys)
 
 
 def from_uint8(images: Array) -> Array:

@@ -74,8 +74,7 @@ class RandomConv:
         if self.deviation:
             spread = jnp.tanh(jnp.matmul(z, weights["spread"], precision=EXACT))
             z = jnp.concatenate([z, 2 * (math.log(self.deviation) + spread)], axis=-1)
-        # compiled into one loop with what uses it, a latent may be rounded otherwise than one that is kept for later
-        return jax.lax.optimization_barrier(z)
+        return z
 
     def draw(self, moments: Array, keys: Array | None) -> Array:
         """[b h' w' 2c'] -> [b h' w' c']: one draw for each of keys [b], the mean without."""
