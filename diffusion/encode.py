@@ -77,7 +77,7 @@ def encode(program: Program, between: Callable[[], None] = lambda: None) -> Enco
 
 
 def encode_step(program: Program) -> EncodeStep:
-    """(frozen, batch) -> ``latent`` [b v h w c] in ``encode.dtype``, ``label`` i32[b], ``id`` and ``valid`` as given.
+    """(frozen, batch) -> ``latent`` [b v h w c] in ``encode.dtype``, ``label`` i32[b] and ``id`` as given.
 
     The codec is shown a batch in the shape in which the train step shows it one. Any other array [b …] that is answered
     is kept too, and is a condition of that name to those who read.
@@ -88,7 +88,7 @@ def encode_step(program: Program) -> EncodeStep:
         variants = [batch.x, batch.x[:, :, ::-1]] if flip else [batch.x]
         latent = jnp.stack([codec.encoded(frozen, images) for images in variants], axis=1)
         label = batch.cond.get(CLASS_CONDITION, jnp.full(batch.id.shape, -1, jnp.int32))
-        return {LATENT: latent.astype(dtype), LABEL: label, "id": batch.id, "valid": batch.valid}
+        return {LATENT: latent.astype(dtype), LABEL: label, "id": batch.id}
 
     return step
 
@@ -103,8 +103,7 @@ def _layout(program: Program, step: EncodeStep) -> Layout:
     row = jax.ShapeDtypeStruct((1,), jnp.int32)
     image = jax.ShapeDtypeStruct((1, *program.transform.shape), jnp.uint8)
     found = jax.eval_shape(step, program.diffusion.codec.frozen, Batch(image, {}, row, row))
-    kept = {name: one for name, one in found.items() if name not in ("id", "valid")}
-    return Layout({name: (np.dtype(one.dtype), one.shape[1:]) for name, one in kept.items()})
+    return Layout({name: (np.dtype(one.dtype), one.shape[1:]) for name, one in found.items() if name != "id"})
 
 
 def _there(program: Program, folder: Path, layout: Layout) -> bool:
@@ -163,14 +162,12 @@ def _count(sources: Mapping[str, Loader], piece: Piece) -> int:
 def _batches(
     program: Program, source: Loader, piece: Piece, step: EncodeStep, between: Callable[[], None]
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """(numbers i64[n] of the records of a batch, what the step answered about those that could be read)."""
+    """(numbers i64[n] of the records of a batch, what the step answered, in which what fills the batch has id -1)."""
     frozen = codec_weights(program)
     with contextlib.closing(source.iterate(piece.start, piece.stop)) as batches:
         for number, batch in enumerate(batches, start=piece.start):
             between()
-            answered = jax.device_get(step(frozen, put_rows(program.mesh, batch)))
-            valid = answered.pop("valid")
-            yield source.ids(number), {name: array[valid] for name, array in answered.items()}
+            yield source.ids(number), jax.device_get(step(frozen, put_rows(program.mesh, batch)))
 
 
 def _packed(layout: Layout, batches: Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]) -> Iterator[bytes]:

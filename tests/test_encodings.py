@@ -21,6 +21,7 @@ from tests.tiny import arguments, log, program, state_print
 CODEC = {
     "codec__name": "random_conv",
     "codec__random_conv__width": 8,
+    "codec__random_conv__scale": 0.37,  # a product at the end, which may be rounded otherwise where it is used at once
     "codec__random_conv__deviation": 0.1,
     "data__flip": True,
     "encode__shard_mb": 1,

@@ -114,6 +114,7 @@ def random_conv(
     channels: int = 4,
     width: int = 32,
     depth: int = 2,
+    scale: float = 1.0,
     deviation: float = 0.0,
     seed: int = 0,
 ) -> Codec:
@@ -127,10 +128,11 @@ def random_conv(
       channels: of a latent, even, from c to c factor^2.
       width: hidden channels of a coupling, which with ``depth`` decides what the encoder costs.
       depth: number of couplings.
+      scale: factor on the latents, whose mean square is otherwise about that of the pixels.
       deviation: above 0 the encoder answers a normal distribution of each number, with deviations about this one.
       seed: of the weights, which are the same on every machine.
     """
-    fields = dict(factor=factor, channels=channels, width=width, depth=depth, deviation=deviation)
+    fields = dict(factor=factor, channels=channels, width=width, depth=depth, scale=scale, deviation=deviation)
     net = RandomConv(image=tuple(image), **fields)
     return Codec(
         encode=lambda frozen, images: net.encode(frozen, from_uint8(images)),

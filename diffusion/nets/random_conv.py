@@ -23,7 +23,7 @@ class RandomConv:
 
     A patch of factor x factor pixels is written in an orthonormal basis of its mean colours and random directions, of
     which the first ``channels`` are kept and mixed by a rotation: their mean square is that of the pixels where all are
-    kept, and up to c factor^2 / channels times it where not. Each coupling adds to one half of the channels what two
+    kept, and up to c factor^2 / channels times it where not, before ``scale``. Each coupling adds to one half of the channels what two
     convolutions make of the other half (Dinh 2014, NICE), which can be subtracted again.
     """
 
@@ -32,12 +32,15 @@ class RandomConv:
     channels: int
     width: int
     depth: int
+    scale: float
     deviation: float
 
     def __post_init__(self):
         height, width, c = self.image
         at_least(1, factor=self.factor, width=self.width)
         at_least(0, depth=self.depth, deviation=self.deviation)
+        if not self.scale > 0:
+            raise ValueError(f"scale is {self.scale}; it must be positive")
         if height % self.factor or width % self.factor:
             raise ValueError(f"factor is {self.factor}; it must divide the images' sides, {height}x{width}")
         most = c * self.factor**2
@@ -71,6 +74,7 @@ class RandomConv:
         for coupling in self._couplings(weights):
             fixed, moved = jnp.split(z, 2, axis=-1)
             z = jnp.concatenate([moved + _net(coupling, fixed), fixed], axis=-1)
+        z = z * self.scale
         if self.deviation:
             spread = jnp.tanh(jnp.matmul(z, weights["spread"], precision=EXACT))
             z = jnp.concatenate([z, 2 * (math.log(self.deviation) + spread)], axis=-1)
@@ -86,6 +90,7 @@ class RandomConv:
     def decode(self, weights: Any, z: Array) -> Array:
         """f32[b h' w' c'] -> f32[b h w c]."""
         h, w, _ = self.shape
+        z = z / self.scale
         for coupling in reversed(list(self._couplings(weights))):
             moved, fixed = jnp.split(z, 2, axis=-1)
             z = jnp.concatenate([fixed, moved - _net(coupling, fixed)], axis=-1)
