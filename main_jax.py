@@ -21,7 +21,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser(usage=USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", default=None, help="PATH.py or PATH.py:ARGUMENT; configs/digits.py by default")
     parser.add_argument("--workdir", default=None, help="the run's folder; runs/NAME by default")
-    parser.add_argument("--mode", default="train", help="train, eval, sample, posthoc, usefulness, describe or bench")
+    parser.add_argument(
+        "--mode", default="train", help="train, eval, sample, encode, posthoc, usefulness, describe or bench"
+    )
     parser.add_argument("--json", action="store_true", help="describe and bench: print one JSON object")
     given, overrides, rest = [], [], list(argv)
     while rest:

@@ -41,6 +41,9 @@ def get_config() -> ConfigDict:
         source="digits",
         # folder or file that the source reads; its own default where empty. "{workdir}" in it is the run's folder
         root="",
+        # folder of encodings of these very images, made by --mode=encode with the same config, which training and
+        # validation read in place of images; empty encodes them in every step. "{workdir}" as above (docs/encodings.md)
+        encodings="",
         split_seed=0,  # of the stratified split
         # pixels: resize the short side, crop the centre; 0 keeps the data's size; -1 derives one from the images: their
         # median short side to a multiple of 8, from 8 to 64
@@ -97,7 +100,8 @@ def get_config() -> ConfigDict:
         **rows(DENSITIES),
         **rows(WEIGHTINGS),
     )
-    c.codec = dict(name="pixels", **rows(CODECS))  # what the net works on: pixels, or latents as they are
+    # what the net works on: pixels, latents (encoded before), random_conv (a codec of random weights, to try things)
+    c.codec = dict(name="pixels", **rows(CODECS))
     c.net = dict(
         name="unet",  # unet, edm2, dit; with published sizes unet_cifar, adm_64, edm2_xs, edm2_s, dit_*_2, jit_b_16
         dtype="float32",  # of the computation: float32 or bfloat16; weights stay float32
@@ -220,6 +224,10 @@ def get_config() -> ConfigDict:
         trajectory=False,  # also trajectory.png: what was predicted at each step
         pngs=False,  # also images/CLASS/NUMBER.png, one file an image
         support="",  # folder of a few images of anything, of which cond.names=set draws more: png, npz or one image too
+    )
+    c.encode = dict(  # of --mode=encode, which writes data.encodings
+        dtype="float32",  # of what is kept: float32 trains as the codec itself would, float16 rounds to 11 bits
+        shard_mb=256,  # size of a file at most, in units of 10^6 bytes, rounded to whole batches
     )
     c.posthoc = dict(
         sigma_rel=0.1,  # relative width of the average that --mode=posthoc makes, in (0, 0.2887)

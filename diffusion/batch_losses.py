@@ -19,7 +19,7 @@ from diffusion.samplers import per_image_normal
 from diffusion.target import expand
 from diffusion.types import Array, Batch, Cond, Frozen, ImageSet, Params
 
-AUGMENT_FOLD, CONTEXT_FOLD = 1_000, 1_001  # folded into a step's key, away from its parts by `split`
+AUGMENT_FOLD, CONTEXT_FOLD, CODEC_FOLD = 1_000, 1_001, 1_002  # folded into a step's key, away from its parts by `split`
 
 Sums = Mapping[str, tuple[Array, Array]]  # name -> (sum, count)
 
@@ -64,14 +64,16 @@ def batch_losses(
       key: of the step.
       slot: i32[b], the rows' places in the global batch.
       n_valid: i32[], valid rows of the global batch.
-      drop: whether conditions and activations are dropped, images augmented and classes weighted, as in training.
+      drop: whether conditions and activations are dropped, images augmented, latents drawn from the distribution that
+        a codec answers, and classes weighted, as in training.
       density: what the density of t has learned; its state at the start where it is not given.
 
     Returns:
       The losses with what the net's conditions add to them, and those penalties by name, f32[b] each.
     """
     t_key, eps_key, null_key, net_key = jax.random.split(key, 4)
-    x0 = d.codec.encode(frozen, batch.x)
+    codec_keys = keys.per_slot(jax.random.fold_in(key, CODEC_FOLD), slot) if drop else None
+    x0 = d.codec.net_units(frozen, batch.x, codec_keys)
     eps_keys = keys.per_slot(eps_key, slot)
     eps = per_image_normal(eps_keys, 0, x0.shape[1:])
     third = d.process.target.third
@@ -119,7 +121,7 @@ def in_net_units(codec: Codec, frozen: Frozen, cond: Cond, keys: Array, random: 
         if not isinstance(value, ImageSet):
             return value
         b, n, *shape = value.images.shape
-        images = codec.encode(frozen, value.images.reshape(b * n, *shape))
+        images = codec.net_units(frozen, value.images.reshape(b * n, *shape))
         return ImageSet(images.reshape(b, n, *images.shape[1:]), value.valid, keys if random else None)
 
     return {name: encoded(value) for name, value in cond.items()}
@@ -180,7 +182,7 @@ def context_share(
     Times and noise are those of `batch_losses` without ``drop``. The ratio of the sums is 0 where sets are ignored.
     """
     t_key, eps_key, *_ = jax.random.split(key, 4)
-    x0 = d.codec.encode(frozen, batch.x)
+    x0 = d.codec.net_units(frozen, batch.x)
     eps_keys = keys.per_slot(eps_key, slot)
     third = d.process.target.third
     t, _ = d.density.draw(d.density.init(), t_key, slot, n_valid)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from diffusion import evaluate, feed, runs, splits
+from diffusion import encoded, evaluate, feed, runs, splits
 from diffusion.best import BestRecord
 from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
@@ -43,6 +43,8 @@ def prepare(program: Program, saved: Checkpoints) -> Loader:
     try:
         splits.check(program, begun=begun)
         splits.check_duplicates(program)
+        if program.loading.encodings:
+            encoded.encodings(program)
         source = feed.loader(program, program.dataset.train_split, training=True)
         source.batch(0)
         if program.eval.metrics:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import jax
 
+from diffusion import encoded
 from diffusion.data.episodes import check_classes
 from diffusion.data.loader import Loader, make_loader, one_epoch, prefetch_to_device
 from diffusion.data.records import LeaveOut
@@ -16,21 +17,28 @@ from diffusion.program import Program
 from diffusion.types import Batch
 
 
-def loader(program: Program, split: str, *, training: bool, batch_size: int = 0, sets: bool = True) -> Loader:
+def loader(
+    program: Program, split: str, *, training: bool, batch_size: int = 0, sets: bool = True, images: bool = False
+) -> Loader:
     """Shuffled and augmented for training; in order, as they are, for everything else.
 
     Args:
       batch_size: records at a time; that of training where 0.
       sets: give every example its set, where the net is conditioned on sets.
+      images: images, also where the net learns from encodings of them.
     """
     batch_size = batch_size or program.loading.batch_size
     rows = program.rows if training else padded_rows(batch_size, program.mesh.size)
-    records, sets = program.dataset.open(split), program.loading.sets if sets else None
+    sets = program.loading.sets if sets else None
+    if images or program.loading.encodings is None:
+        records, transform = program.dataset.open(split), program.transform
+    else:
+        records, transform = encoded.of_split(program, split)
     if sets and training:
         check_classes(records.labels, sets, program.dataset.classes)
     return make_loader(
         records,
-        program.transform,
+        transform,
         batch_size=batch_size,
         rows=rows,
         seed=program.seed,
@@ -79,9 +87,11 @@ def from_step(program: Program, source: Loader, step: int) -> Iterator[Iterator[
         yield batches
 
 
-def once(program: Program, split: str, batch_size: int = 0, *, sets: bool = False) -> Iterator[Batch]:
-    """Every record of a split once, in order, on the mesh; ``batch_size`` and ``sets`` as of `loader`."""
-    source = loader(program, split, training=False, batch_size=batch_size, sets=sets)
+def once(
+    program: Program, split: str, batch_size: int = 0, *, sets: bool = False, images: bool = True
+) -> Iterator[Batch]:
+    """Every record of a split once, in order, on the mesh; ``batch_size``, ``sets`` and ``images`` as of `loader`."""
+    source = loader(program, split, training=False, batch_size=batch_size, sets=sets, images=images)
     with contextlib.closing(one_epoch(source)) as host:
         for batch in host:
             yield put_rows(program.mesh, batch)

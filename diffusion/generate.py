@@ -10,6 +10,7 @@ import numpy as np
 from diffusion import keys, supports
 from diffusion.data.support import Support
 from diffusion.errors import ConfigError
+from diffusion.frozen import codec_weights
 from diffusion.mesh import over_rows, padded_rows, put_rows, replicated
 from diffusion.nets.conditions import SET
 from diffusion.program import CLASS_CONDITION, Program
@@ -50,7 +51,7 @@ def generate(
     """
     rows = padded_rows(program.eval.batch_size, program.mesh.size)
     step, image_keys = _compiled(program, first, trajectory), _image_keys(program)
-    base, held = keys.stream(seed, purpose), Held(program.diffusion.codec.frozen, weaker_weights(program))
+    base, held = keys.stream(seed, purpose), Held(codec_weights(program), weaker_weights(program))
     here = slice(
         rows * jax.process_index() // jax.process_count(),
         rows * (jax.process_index() + 1) // jax.process_count(),

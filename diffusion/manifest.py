@@ -32,6 +32,17 @@ def _say(leaf: Mapping[str, Any]) -> str:
     return f"{leaf['dtype']}[{' '.join(map(str, leaf['shape']))}]"
 
 
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """A line for every key of two fingerprints, plain JSON, that is not the same."""
+    keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    return [f"{key}: there {_short(found.get(key))}, here {_short(wanted.get(key))}" for key in keys]
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
     """The body as plain JSON beside its sha256.
 

@@ -30,6 +30,7 @@ class Loading:
     Attributes:
       sets: where the net is conditioned on them.
       draws: of each class in an epoch of training; () for every record once.
+      encodings: folder that --mode=encode writes, and that training and validation read in place of images.
     """
 
     batch_size: int
@@ -39,6 +40,7 @@ class Loading:
     max_skipped: int
     sets: Sets | None = None
     draws: tuple[int, ...] = ()
+    encodings: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,7 @@ class Program:
     resume_allow: tuple[str, ...]
     eval: settings.Evaluate
     sample: settings.Sample
+    encode: settings.Encode
     posthoc: settings.Posthoc
     usefulness: settings.Usefulness
     log: settings.Log

@@ -14,7 +14,7 @@ from diffusion import feed
 from diffusion.agreement import all_processes
 from diffusion.data import archive
 from diffusion.errors import ConfigError, DataError
-from diffusion.manifest import json_sha256
+from diffusion.manifest import differences, json_sha256
 from diffusion.mesh import replicated
 from diffusion.networks import Networks, answering
 from diffusion.program import CLASS_CONDITION, Program
@@ -86,12 +86,6 @@ def fingerprint(program: Program, networks: Networks, name: str, split: str) -> 
     }
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """A line for every key that is not the same."""
-    keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-    return [f"{key}: there {_short(found.get(key))}, here {_short(wanted.get(key))}" for key in keys]
-
-
 def is_ours(path: str) -> bool:
     """Whether ``eval.reference`` is a file that `reals` wrote. Raises ConfigError for one that is no archive."""
     try:
@@ -154,8 +148,3 @@ def _read(program: Program, name: str, split: str) -> Reals:
         raise DataError(f"the {split} split was not read exactly once: {len(ids)} images of {len(wanted)}")
     order = np.argsort(ids)
     return Reals(features[order], labels[order], ids[order])
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -17,6 +17,7 @@ FREE = (
     ".every",
     *("train.max_minutes", "train.patience", "train.debug", "checkpoint.keep_every"),
     *("data.on_error", "data.max_skipped"),
+    *("data.encodings", "encode."),  # what they hold is compared, with the data
     *("resume.", "checkpoint.resume", "cluster.", "compile.", "bench.", "posthoc.", "usefulness."),
     "ema.snapshot_every",
 )

@@ -112,7 +112,7 @@ def make_sample_step(
         noise = _initial_noise(image_keys, given, shape)
         x = process.schedule.alpha_sigma(ts[0])[1] * noise
         if "image" in given:
-            image, third = codec.encode(held.codec, given["image"]), process.target.third
+            image, third = codec.net_units(held.codec, given["image"]), process.target.third
             k = third.draw(per_image_normal(image_keys, THIRD_STREAM, shape)) if third else None
             x = process.perturb(image, noise, ts[0], k)
             if "known" in given:

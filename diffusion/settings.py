@@ -128,6 +128,17 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Encode:
+    dtype: str
+    shard_mb: int
+
+    def __post_init__(self):
+        _check(self, shard_mb=1)
+        if self.dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype is {self.dtype!r}; it must be float32 or float16")
+
+
+@dataclass(frozen=True)
 class Posthoc:
     sigma_rel: float
     step: str

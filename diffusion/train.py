@@ -16,6 +16,7 @@ from diffusion.checkpoint import Checkpoints
 from diffusion.data.loader import Loader
 from diffusion.data.tally import Tally
 from diffusion.errors import DiskError, NonFiniteError
+from diffusion.frozen import codec_weights
 from diffusion.inspection import first_nonfinite, make_inspection_step
 from diffusion.logbook import Logbook
 from diffusion.mesh import put_rows
@@ -135,7 +136,7 @@ class Loop:
     def _dispatch(self, train_step: Callable, batch: Batch, word: jax.Array) -> None:
         if self.step == self.began:
             say("Compiling the train step …")
-        self.state, metrics = train_step(self.state, self.program.diffusion.codec.frozen, batch, word)
+        self.state, metrics = train_step(self.state, codec_weights(self.program), batch, word)
         self.step += 1
         self.flight.append((self.step, metrics))
         self.log.add(self.step, metrics)
@@ -152,7 +153,7 @@ class Loop:
         before = replace(self.state, step=self.state.step - 1)
         p = self.program
         probe = make_inspection_step(p.diffusion, p.optimiser, p.mesh, before)
-        say(f"step {step}: {first_nonfinite(probe(before, p.diffusion.codec.frozen, batch))}")
+        say(f"step {step}: {first_nonfinite(probe(before, codec_weights(p), batch))}")
 
     def _keep_up(self) -> None:
         """Wait until fewer than IN_FLIGHT steps are under way, and heed what they report."""

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from diffusion import feed, keys
+from diffusion.frozen import codec_weights
 from diffusion.program import Program
 from diffusion.steps import make_validation_step
 from diffusion.types import Params
@@ -32,9 +33,9 @@ def validation(
 def _on_split(
     program: Program, split: str, weights: Mapping[str, Params], between: Callable[[], None]
 ) -> dict[str, float | None]:
-    key, frozen = keys.stream(program.seed, "validate"), program.diffusion.codec.frozen
+    key, frozen = keys.stream(program.seed, "validate"), codec_weights(program)
     step, total = _step(program, split), None
-    for batch in feed.once(program, split, sets=True):
+    for batch in feed.once(program, split, sets=True, images=False):
         between()
         found = {name: jax.device_get(step(params, frozen, batch, key)) for name, params in weights.items()}
         sums = {_name(name, part): pair for name, sums in found.items() for part, pair in sums.items()}

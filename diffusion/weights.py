@@ -31,11 +31,16 @@ class Weights:
     @property
     def sha256(self) -> str:
         """Hash of names, shapes and values alone, so equal weights have equal names everywhere."""
-        digest = hashlib.sha256()
-        for name, array in sorted(flatten_dict(self.tree, sep="/").items()):
-            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return tree_sha256(self.tree)
+
+
+def tree_sha256(tree: dict[str, Any] | None) -> str:
+    """Hash, in hex, of the names, shapes and values of a nested dict of arrays."""
+    digest = hashlib.sha256()
+    for name, array in sorted(flatten_dict(tree or {}, sep="/").items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

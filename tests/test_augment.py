@@ -424,7 +424,7 @@ def test_the_config_decides_whether_the_net_is_told():
 
 def test_latents_are_refused(monkeypatch):
     pixels = CODECS["pixels"]
-    monkeypatch.setitem(CODECS, "pixels", lambda: replace(pixels(), bounded=False))
+    monkeypatch.setitem(CODECS, "pixels", lambda image: replace(pixels(image), bounded=False))
     said = "sampler.threshold=none"
     assert not built(said).diffusion.codec.bounded
     with pytest.raises(ConfigError, match="^augment.name: edm is for pixels, and pixels makes latents: take none"):

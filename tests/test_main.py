@@ -28,7 +28,7 @@ WRONG = [  # what is said beside a tiny run, the field that is named, what else
     (["--config.data.source=npz", "--config.data.root=nowhere.npz"], "data.root", "nowhere.npz does not exist"),
     (["--config.mesh.data=99"], "mesh.data", "there are 8"),
     (["--config=configs/digit.py"], "--config", "did you mean configs/digits.py?"),
-    (["--mode=trian"], "--mode", "'trian' is not one of: train, eval, sample, posthoc, usefulness, describe, bench"),
+    (["--mode=trian"], "--mode", "one of: train, eval, sample, encode, posthoc, usefulness, describe, bench"),
     (["--json"], "--json", "--mode=train prints no JSON"),
     (["--steps=3"], "command line", "unrecognized arguments: --steps=3; usage: python main_jax.py"),
     (["now"], "command line", "unrecognized arguments: now"),

@@ -19,6 +19,7 @@ from diffusion import settings
 from diffusion.best import resolve_metric
 from diffusion.build.balancing import balancing
 from diffusion.build.choices import check_seed, choose, known, row, section
+from diffusion.build.encodings import encodings_folder
 from diffusion.build.evaluation import make_evaluation, measured
 from diffusion.build.model import make_diffusion, sets
 from diffusion.build.parts import initial_parts, part_names
@@ -90,7 +91,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         mesh=mesh,
         dataset=dataset,
         transform=transform,
-        loading=_loading(c, draws),
+        loading=replace(_loading(c, draws), encodings=encodings_folder(c, workdir, diffusion.codec)),
         diffusion=diffusion,
         optimiser=optimiser,
         snapshot_every=snapshot_every(c.ema, optimiser.averages),
@@ -107,6 +108,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         resume_allow=tuple(c.resume.allow),
         eval=evaluate,
         sample=section("sample", settings.Sample, c.sample),
+        encode=section("encode", settings.Encode, c.encode),
         posthoc=section("posthoc", settings.Posthoc, c.posthoc),
         usefulness=make_usefulness(c.usefulness, dataset),
         log=section("log", settings.Log, c.log),

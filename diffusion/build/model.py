@@ -35,7 +35,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 def make_diffusion(c: ConfigDict, dataset: Dataset, transform: Transform) -> Diffusion:
     process, weighting = make_process(c.process), choose(WEIGHTINGS, "objective", c.objective, "weighting")
     _check_weighting(weighting, c.objective.weighting, process)
-    codec = _codec(c.codec, dataset)
+    codec = _codec(c.codec, dataset, transform.shape)
     for field, names in (("encoder", SET_ENCODERS), ("kind", CONTEXTS), ("inject", INJECT)):
         known(names, f"context.{field}", c.context[field])
     if c.context.channels < 1:
@@ -56,8 +56,8 @@ def make_diffusion(c: ConfigDict, dataset: Dataset, transform: Transform) -> Dif
     )
 
 
-def _codec(c: ConfigDict, dataset: Dataset) -> Codec:
-    codec = choose(CODECS, "codec", c, "name")
+def _codec(c: ConfigDict, dataset: Dataset, image: tuple[int, int, int]) -> Codec:
+    codec = choose(CODECS, "codec", c, "name", image)
     if dataset.latent and not codec.latent:
         raise ConfigError("codec.name", f"{c.name} takes images, and {dataset.name} holds latents: take latents")
     if codec.latent and not dataset.latent:

@@ -5,7 +5,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,7 @@ class Loader:
         filled = [example or filler for example in mine]
         x = np.stack([example.image for example in filled])
         cond = {"label": np.array([example.label for example in filled], np.int32)} if self.records.labelled else {}
+        cond |= {name: np.stack([example.cond[name] for example in filled]) for name in filled[0].cond}
         if members is not None:
             here = [min(slot, len(ids) - 1) for slot in slots]
             cond["set"] = self._sets(members[here], turns[here])
@@ -159,7 +160,7 @@ def read(
     """
     try:
         record = records[i]
-        return Record(transform(record.image, uniforms), record.label)
+        return replace(record, image=transform(record.image, uniforms))
     except DataError as error:
         if leave_out is None:
             raise DataError(f"record {i}: {error} (data.on_error=skip leaves it out)") from error

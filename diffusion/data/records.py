@@ -21,12 +21,15 @@ class Record:
     """One example.
 
     Attributes:
-      image: u8[h w c] in [0, 255] at its native size, c is 1 (grey) or 3 (RGB); f32[h w c] where it is a latent.
+      image: u8[h w c] in [0, 255] at its native size, c is 1 (grey) or 3 (RGB); f32[h w c] where it is a latent, f16 or
+        f32[v h w c] variants where it was encoded before (`encodings`).
       label: class index, -1 when unlabelled.
+      cond: other conditions by name, as they were encoded before.
     """
 
     image: np.ndarray
     label: int
+    cond: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Records(Protocol):

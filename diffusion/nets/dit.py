@@ -229,7 +229,7 @@ def dit(
       context_tokens: learned tokens that stand there too, the mapped ``vec`` added to each (JiT: 32 of the class).
       context_from: first block that sees the tokens before the image (JiT-B: 4).
       dropout: share of activations dropped inside the MLPs, [0, 1).
-      attention: xla, cudnn (flash; NVIDIA GPUs in half precision), or auto, which chooses.
+      attention: einsum, xla, cudnn (flash; NVIDIA GPUs in half precision), or auto, which chooses (`attend`).
       remat: what the backward pass computes again: none, blocks (all), dots (all but what dense layers answer).
       scan: compile one block and loop over it; weights then have a leading axis of blocks.
 

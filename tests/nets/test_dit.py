@@ -274,7 +274,7 @@ def test_a_token_that_is_not_valid_is_as_if_it_were_not_there():
         (8, dict(positions="learned"), "positions is 'learned'; it is one of: sincos, rotary, both"),
         (8, dict(seq_as="prefix"), "seq_as is 'prefix'; it is one of: cross, context"),
         (8, dict(remat="all"), "remat is 'all'; it is one of: none, blocks, dots"),
-        (8, dict(attention="flash"), "attention is 'flash'; it is one of: auto, xla, cudnn"),
+        (8, dict(attention="flash"), "attention is 'flash'; it is one of: auto, einsum, xla, cudnn"),
         (8, dict(attention="cudnn"), "attention is 'cudnn', which takes half precision alone"),
     ],
 )
