@@ -25,6 +25,7 @@ from diffusion.leaves import by_path, rebuild
 from diffusion.lr_schedules import plateau_state
 from diffusion.manifest import json_sha256, manifest, mismatches
 from diffusion.mesh import made, on_mesh
+from diffusion.planned import planned_snapshots
 from diffusion.program import Program, abstract_params
 from diffusion.restoring import Restored
 from diffusion.sample_step import Weaker
@@ -138,13 +139,6 @@ def check_room(program: Program, saved: Checkpoints) -> None:
             *(program.workdir, kept, f" and {number} snapshots" * bool(number)),
             *(disk.readable(one * (kept + 1) + size * number), disk.readable(free)),
         )
-
-
-def planned_snapshots(program: Program) -> tuple[int, int]:
-    """How many snapshots of the averages the whole run takes, and the bytes of one."""
-    every, names = program.snapshot_every, program.optimiser.averages.decays
-    number = -(-program.train.steps // every) if every else 0
-    return number, len(names) * snapshots.bytes_of(abstract_params(program))
 
 
 def facts(program: Program, state: TrainState) -> dict[str, Any]:

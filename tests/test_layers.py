@@ -26,7 +26,7 @@ LAYERS = (
     "program",
     "build",
     """generate evaluate feed runs supports drawing networks reference subjects compared variants validation evaluations
-    drawn_rows beside metric_needs initial splits candidates""",
+    planned drawn_rows beside metric_needs initial splits candidates""",
     "train ends modes describe bench signals events bad_steps logbook",
     "main_jax",
 )
