@@ -27,6 +27,7 @@ from diffusion.manifest import json_sha256, manifest, mismatches
 from diffusion.mesh import made, on_mesh
 from diffusion.planned import planned_snapshots
 from diffusion.program import Program, abstract_params
+from diffusion.progress import say
 from diffusion.restoring import Restored
 from diffusion.sample_step import Weaker
 from diffusion.saving import room_for
@@ -261,7 +262,9 @@ def _fresh_state(program: Program) -> TrainState:
         params = program.diffusion.net.init(key) if whole is None else given[0]
         return _created(program, {**params, **given[1]})
 
-    return made(program.mesh, make, initial.whole_net(program), initial.parts(program))
+    given = initial.whole_net(program), initial.parts(program)
+    say("Compiling the initial state …")
+    return made(program.mesh, make, *given)
 
 
 def _abstract_state(program: Program) -> TrainState:

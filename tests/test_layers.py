@@ -21,7 +21,7 @@ LAYERS = (
     environment compile_cache memory window cluster launchers disk filelist agreement stepfolder saving feature_chunks
     batch_losses reduction inspection snapshots posthoc sample_step start_images
     canvas eval_console eval_pooled eval_tables class_figure eval_curves eval_sheets weight_files tensor_files plan
-    given_images reference_statistics tokeniser parts part_rules part_files saved_ema
+    announced given_images reference_statistics tokeniser parts part_rules part_files saved_ema
     usefulness""",
     "program",
     "build",
