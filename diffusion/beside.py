@@ -1,8 +1,12 @@
 """What some metrics need beside features: texts, distances of pairs, images next to their truths."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
+from diffusion.announced import announced
 from diffusion.compared import Compared
 from diffusion.metrics.diversity import disjoint_pairs
 from diffusion.metrics.paired import Pairs, compare, joined
@@ -18,8 +22,8 @@ def texts(compared: Compared, name: str, kept: np.ndarray) -> np.ndarray:
     network, plan = compared.networks[name], compared.plan
     prompts = compared.subject.prompts(plan.label[kept], plan.index[kept])
     different, back = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)
-    tokens, text = np.asarray(network.tokenise(different.tolist())), jax.jit(network.text)
-    frozen = jax.device_put(network.frozen)
+    tokens = np.asarray(network.tokenise(different.tolist()))
+    text, frozen = _compiled("the texts of the evaluation", network.text), jax.device_put(network.frozen)
     found = []
     for start in range(0, len(tokens), TEXTS_AT_ONCE):
         rows = np.resize(np.arange(start, min(start + TEXTS_AT_ONCE, len(tokens))), min(TEXTS_AT_ONCE, len(tokens)))
@@ -71,9 +75,15 @@ def _some_pairs(label: np.ndarray, most: int, rng: np.random.Generator, first: n
 def _distances(compared: Compared, images: np.ndarray) -> np.ndarray:
     """f32[p] of images u8[2p h w c], pair after pair."""
     network = compared.networks["perceptual"]
-    distance, frozen, p = jax.jit(network.distance), jax.device_put(network.frozen), len(images) // 2
+    distance = _compiled("the distances of the evaluation", network.distance)
+    frozen, p = jax.device_put(network.frozen), len(images) // 2
     found = [np.zeros(0, np.float32)]
     for start in range(0, p, PAIRS_AT_ONCE):
         rows = np.resize(np.arange(start, min(start + PAIRS_AT_ONCE, p)), PAIRS_AT_ONCE)
         found.append(np.asarray(distance(frozen, images[2 * rows], images[2 * rows + 1])))
     return np.concatenate(found)[:p]
+
+
+@functools.cache
+def _compiled(what: str, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return announced(what, jax.jit(function))

@@ -128,7 +128,7 @@ def scaled(images: Array) -> Array:
 
 def widened(params: Params) -> Params:
     """Stored float16 weights as the float32 the network computes in."""
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float32)), params)
+    return jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params))
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -138,8 +138,8 @@ def _read(params: Params, images: Array, classes: int) -> Array:
 
 @functools.cache
 def _shapes(image: tuple[int, ...], classes: int) -> Params:
-    blank = jnp.zeros((1, *image))
-    return jax.eval_shape(Classifier(classes).init, jax.random.key(0), blank)["params"]
+    blank = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+    return jax.eval_shape(lambda x: Classifier(classes).init(jax.random.key(0), x), blank)["params"]
 
 
 def _init(train: Labelled, classes: int, seed: int) -> Params:

@@ -13,16 +13,11 @@ from diffusion.data.loader import read
 from diffusion.feature_chunks import Answers, FeatureChunks
 from diffusion.metrics import Features
 from diffusion.networks import Networks, answering
-from diffusion.plan import Plan, chosen_classes, make_plan, named_groups
+from diffusion.plan import Plan, make_plan, named_groups
+from diffusion.planned import chosen
 from diffusion.program import Program
 from diffusion.reference import Reals
 from diffusion.subjects import Subject
-
-
-def chosen(program: Program) -> list[int]:
-    """Labels that are evaluated; 0 stands for all images of an unlabelled set."""
-    e, dataset = program.eval, program.dataset
-    return chosen_classes(e.classes, e.num_classes, dataset, e.seed) if dataset.classes else [0]
 
 
 def plan_of(program: Program, labels: np.ndarray, subject: Subject | None = None) -> Plan:

@@ -14,7 +14,7 @@ import numpy as np
 
 from diffusion import beside, subjects, supports
 from diffusion.cluster import of_first
-from diffusion.compared import Compared, chosen
+from diffusion.compared import Compared
 from diffusion.disk import unwritable
 from diffusion.errors import ConfigError
 from diffusion.eval_console import distance_name
@@ -25,6 +25,7 @@ from diffusion.metric_needs import OF_CLASSES, check_counts, has_classes
 from diffusion.metrics import METRICS, Figure, Scores, measure
 from diffusion.metrics.fd import frechet_from_statistics
 from diffusion.networks import identity, prepare
+from diffusion.planned import chosen
 from diffusion.program import Program, abstract_params
 from diffusion.reference import cache_folder, fingerprint, is_ours, reals
 from diffusion.reference_statistics import ReferenceStatistics, read_statistics

@@ -11,12 +11,11 @@ from diffusion.eval_sheets import ClassImages, set_sheet
 from diffusion.generate import images
 from diffusion.pictures import grid, save_png
 from diffusion.plan import indices
+from diffusion.planned import grid_classes
 from diffusion.program import Program
 from diffusion.state import TrainState
 from diffusion.types import Params
 from diffusion.writers import MultiWriter
-
-GRID_ROWS = 20  # classes in a sample grid, evenly spread where there are more
 
 
 def snapshot(program: Program, state: TrainState, step: int) -> None:
@@ -28,7 +27,7 @@ def snapshot(program: Program, state: TrainState, step: int) -> None:
 def sample_grid(program: Program, params: Params, step: int, writers: MultiWriter, between: Callable[[], None]) -> Path:
     """samples/step_<8 digits>.png: a row per class, the same noise at every step; beside it what the net was shown."""
     names, columns = program.dataset.classes, program.sample.per_class
-    shown = np.unique(np.linspace(0, max(len(names), 1) - 1, GRID_ROWS).round().astype(int))
+    shown = grid_classes(program)
     label = np.repeat(shown, columns)
     drawn = images(program, params, label, indices(label), seed=program.seed, purpose="grid", between=between)
     if supports.needed(program):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from diffusion import keys, supports
+from diffusion.announced import announced
 from diffusion.data.support import Support
 from diffusion.errors import ConfigError
 from diffusion.frozen import codec_weights
@@ -117,7 +118,8 @@ def asked_labels(classes: str, num: int, names: Sequence[str]) -> np.ndarray:
 
 @functools.cache
 def _compiled(program: Program, first: int, trajectory: bool) -> Any:
-    return make_sample_step(program.diffusion, program.sampling, program.mesh, first=first, trajectory=trajectory)
+    step = make_sample_step(program.diffusion, program.sampling, program.mesh, first=first, trajectory=trajectory)
+    return announced("the sampler", step)
 
 
 @functools.cache

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from diffusion.compared import chosen, plan_of
+from diffusion.compared import plan_of
 from diffusion.errors import ConfigError
 from diffusion.metrics import METRICS
+from diffusion.planned import chosen
 from diffusion.program import Program
 from diffusion.subjects import Subject
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from diffusion import feed
+from diffusion.announced import announced
 from diffusion.classifier_fit import Labelled, labelled
 from diffusion.extractors import Extractor, Given
 from diffusion.feature_chunks import Answers
@@ -55,15 +56,16 @@ def answering(program: Program, names: tuple[str, ...]) -> Callable[[jax.Array],
     frozen = {name: _on_mesh(program, name) for name in names}
 
     def answers(frozen: Any, images: jax.Array) -> Any:
-        images = jax.lax.with_sharding_constraint(images, over_rows(program.mesh))
         return {
             f"{name}/{output}": array
             for name, one in chosen.items()
             for output, array in one.extract(frozen[name], images).items()
         }
 
-    step = jax.jit(answers, out_shardings=replicated(program.mesh))
-    return lambda images: jax.tree.map(np.asarray, step(frozen, images))
+    rows, whole = over_rows(program.mesh), replicated(program.mesh)
+    step = announced(f"the evaluation's {' and '.join(names)}", jax.jit(answers, out_shardings=whole))
+    spread = jax.jit(lambda images: images, out_shardings=rows)  # images that were drawn lie whole on every device
+    return lambda images: jax.tree.map(np.asarray, step(frozen, spread(images)))
 
 
 @functools.cache

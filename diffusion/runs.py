@@ -25,7 +25,9 @@ from diffusion.leaves import by_path, rebuild
 from diffusion.lr_schedules import plateau_state
 from diffusion.manifest import json_sha256, manifest, mismatches
 from diffusion.mesh import made, on_mesh
+from diffusion.planned import planned_snapshots
 from diffusion.program import Program, abstract_params
+from diffusion.progress import say
 from diffusion.restoring import Restored
 from diffusion.sample_step import Weaker
 from diffusion.saving import room_for
@@ -138,13 +140,6 @@ def check_room(program: Program, saved: Checkpoints) -> None:
             *(program.workdir, kept, f" and {number} snapshots" * bool(number)),
             *(disk.readable(one * (kept + 1) + size * number), disk.readable(free)),
         )
-
-
-def planned_snapshots(program: Program) -> tuple[int, int]:
-    """How many snapshots of the averages the whole run takes, and the bytes of one."""
-    every, names = program.snapshot_every, program.optimiser.averages.decays
-    number = -(-program.train.steps // every) if every else 0
-    return number, len(names) * snapshots.bytes_of(abstract_params(program))
 
 
 def facts(program: Program, state: TrainState) -> dict[str, Any]:
@@ -267,7 +262,9 @@ def _fresh_state(program: Program) -> TrainState:
         params = program.diffusion.net.init(key) if whole is None else given[0]
         return _created(program, {**params, **given[1]})
 
-    return made(program.mesh, make, initial.whole_net(program), initial.parts(program))
+    given = initial.whole_net(program), initial.parts(program)
+    say("Compiling the initial state …")
+    return made(program.mesh, make, *given)
 
 
 def _abstract_state(program: Program) -> TrainState:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from diffusion import feed, keys
+from diffusion.announced import announced
 from diffusion.frozen import codec_weights
 from diffusion.program import Program
 from diffusion.steps import make_validation_step
@@ -51,4 +52,5 @@ def _name(name: str, part: str) -> str:
 
 @functools.cache
 def _step(program: Program, split: str) -> Any:
-    return make_validation_step(program.diffusion, program.mesh, program.dataset.sizes[split])
+    step = make_validation_step(program.diffusion, program.mesh, program.dataset.sizes[split])
+    return announced("the validation", step)

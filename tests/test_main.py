@@ -92,10 +92,17 @@ def test_the_default_config_is_found_from_any_folder(tmp_path, capsys, monkeypat
 
 
 THREE_MODES = """
-import sys
+import json, sys
+import jax
 import main_jax
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **about: compiled.append(about["fun_name"]) if "backend_compile" in event else None
+)
 workdir, *fields = sys.argv[1:]
-rcs = [main_jax.main([workdir, *said]) for said in (fields, ["--mode=eval"], ["--mode=sample"])]
+rcs = [main_jax.main([workdir, *fields])]
+print("compiled", json.dumps(compiled))
+rcs += [main_jax.main([workdir, *said]) for said in (["--mode=eval"], ["--mode=sample"])]
 print("exit statuses", rcs, "TensorFlow" if "tensorflow" in sys.modules else "no TensorFlow")
 """
 
@@ -122,6 +129,22 @@ def finished(tmp_path_factory):
 
 def test_no_path_imports_tensorflow(finished):
     assert "exit statuses [0, 0, 0] no TensorFlow" in finished[1], finished[1]
+
+
+def test_a_run_compiles_each_program_once_and_says_so(finished):
+    lines = finished[1].splitlines()
+    compiled = json.loads(next(line.removeprefix("compiled ") for line in lines if line.startswith("compiled ")))
+    programs = {
+        "whole": "the initial state",
+        "train_step": "the train step",
+        "validation_step": "the validation",
+        "sample_step": "the sampler",
+        "answers": "the evaluation's classifier",
+    }
+    training = lines[: next(i for i, line in enumerate(lines) if line.startswith("compiled "))]
+    for name, said in programs.items():
+        assert compiled.count(f"jit({name})") == 1 == training.count(f"Compiling {said} …"), name
+    assert len(compiled) <= 16, f"small ones, too, cost a start their time: {compiled}"
 
 
 def test_each_mode_left_its_files(finished):

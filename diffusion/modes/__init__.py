@@ -1,12 +1,59 @@
-"""What ``--mode`` chooses: each row takes a Program, and what its name's presence below says."""
+"""What ``--mode`` chooses: each row takes a Program, and what its name's presence below says.
 
-from diffusion.modes.bench import bench
-from diffusion.modes.describe import describe
-from diffusion.modes.encode import encode
-from diffusion.modes.of_checkpoint import evaluate, sample
-from diffusion.modes.posthoc import posthoc
-from diffusion.modes.usefulness import usefulness
-from diffusion.train import run as train
+A row imports its mode when it is called: a command loads what its own mode needs, and no other's.
+"""
+
+from diffusion.program import Program
+from diffusion.signals import StopRequest
+
+
+def train(program: Program, stop: StopRequest) -> None:
+    from diffusion.train import run
+
+    run(program, stop)
+
+
+def evaluate(program: Program, stop: StopRequest) -> None:
+    from diffusion.modes.of_checkpoint import evaluate
+
+    evaluate(program, stop)
+
+
+def sample(program: Program, stop: StopRequest) -> None:
+    from diffusion.modes.of_checkpoint import sample
+
+    sample(program, stop)
+
+
+def posthoc(program: Program) -> None:
+    from diffusion.modes.posthoc import posthoc
+
+    posthoc(program)
+
+
+def usefulness(program: Program, stop: StopRequest) -> None:
+    from diffusion.modes.usefulness import usefulness
+
+    usefulness(program, stop)
+
+
+def describe(program: Program, *, as_json: bool = False) -> None:
+    from diffusion.modes.describe import describe
+
+    describe(program, as_json)
+
+
+def bench(program: Program, *, as_json: bool = False) -> None:
+    from diffusion.modes.bench import bench
+
+    bench(program, as_json)
+
+
+def encode(program: Program, stop: StopRequest) -> None:
+    from diffusion.modes.encode import encode
+
+    encode(program, stop)
+
 
 MODES = {
     "train": train,

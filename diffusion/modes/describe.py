@@ -6,12 +6,10 @@ from typing import Any
 import jax
 
 from diffusion import costs, footprint, snapshots, splits
-from diffusion.compared import chosen
-from diffusion.events import GRID_ROWS
 from diffusion.modes import how_long
+from diffusion.planned import chosen, grid_classes, planned_snapshots
 from diffusion.program import Program, abstract_params
 from diffusion.progress import duration
-from diffusion.runs import planned_snapshots
 from diffusion.state import count_parameters
 from diffusion.variants import variants
 
@@ -83,8 +81,7 @@ def _events(program: Program) -> dict[str, Any]:
     steps, workdir = program.train.steps, program.workdir
     evaluations = _times(program.eval.every, steps) if program.eval.metrics else []
     grids = _times(program.sample.every, steps) if program.sample.every else []
-    classes = max(len(program.dataset.classes), 1)
-    grid = min(classes, GRID_ROWS) * program.sample.per_class
+    grid = len(grid_classes(program)) * program.sample.per_class
     written = ["config.json", "metrics.jsonl", "checkpoints/"] + [splits.NAME] * (program.dataset.listing is not None)
     number, size = planned_snapshots(program)
     written += [f"{snapshots.FOLDER}/"] * bool(number)
