@@ -5,7 +5,11 @@
 
 Needs torch and diffusers (requirements-bench.txt). Every side is a process of its own; they work in turn, in changing
 order, so that what slows the machine down slows all of them. Prints markdown: medians, ratios within a round to the
-PyTorch variant with the least median, true FLOPs, and their share of the best matrix product that either side reached.
+PyTorch variant with the least median, true FLOPs, their share of the best matrix product that either side reached, and
+the most memory held so far (of the process on a CPU, of its tensors on a GPU). On a GPU one call measures all:
+
+    python -m benchmarks.contest --device=cuda --dtype=bfloat16 --shapes=unet_cifar,dit_b_2,dit_l_2,dit_xl_2 \
+        --batches=64,256,1024 --variants=eager,compile
 """
 
 import argparse
@@ -55,8 +59,8 @@ def main(argv: Sequence[str]) -> None:
             print(f"{date.today()}, {machine()}, {', '.join(versions)}, {given.dtype}, {given.rounds} rounds in turn.")
             said = ", ".join(f"{side} {peak / 1e9:,.0f}" for side, peak in peaks.items())
             print(f"Best matrix product of {SIDES[given.device]} in GFLOP/s: {said}.\n")
-            print("| work | net | batch | side | ms | this / best PyTorch | GFLOP/s | of peak |")
-            print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+            print("| work | net | batch | side | ms | images/s | time / best PyTorch | GFLOP/s | of peak | peak GB |")
+            print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
             found = []
             for task in tasks:
                 for result in contest(task, given.works.split(","), given.variants.split(","), given.rounds, log):
@@ -71,25 +75,31 @@ def main(argv: Sequence[str]) -> None:
 def contest(
     task: Mapping[str, Any], works: Sequence[str], variants: Sequence[str], rounds: int, log: Path
 ) -> Iterator[dict[str, Any]]:
-    """Of each work the seconds of each side, [rounds]."""
+    """Of each work the seconds of each side, [rounds], and the most bytes it held; a side that ends is left out."""
     with ExitStack() as until:
         sides = {OURS: until.enter_context(Worker("benchmarks.contest_jax", task, log))}
         for variant in variants:
             sides[variant] = until.enter_context(Worker("benchmarks.contest_torch", {**task, "variant": variant}, log))
         about = {name: side.about for name, side in sides.items()}
         for work in works:
-            yield {"task": dict(task), "work": work, "about": about, "seconds": in_turn(sides, work, rounds)}
+            seconds = in_turn(sides, work, rounds)
+            held = {name: sides[name].work("memory")[0] for name in seconds}
+            yield {"task": dict(task), "work": work, "about": about, "seconds": seconds, "bytes": held}
 
 
-def in_turn(sides: Mapping[str, Worker], work: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds by side, a value a round; the first of a round changes."""
-    for side in sides.values():
-        side.work(work, WARM_UP)
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    names = list(sides)
-    for i in range(rounds):
+def in_turn(sides: dict[str, Worker], work: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds by side, a value a round; the first of a round changes. A side that ends is removed from ``sides``."""
+    taken: dict[str, list[float]] = {}
+    for i in range(-1, rounds):
+        names = list(sides)
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            taken[name] += sides[name].work(work, 1)
+            try:
+                found = sides[name].work(work, WARM_UP if i < 0 else 1)
+            except RuntimeError as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                sides.pop(name), taken.pop(name, None)
+                continue
+            taken.setdefault(name, []).extend(found if i >= 0 else [])
     return taken
 
 
@@ -106,8 +116,16 @@ def rows(result: Mapping[str, Any], peak: float) -> list[str]:
         parameters = result["about"][name]["parameters"]
         side = "**this program**" if name == OURS else f"PyTorch {name}"
         net = f"{task['shape']} {parameters / 1e6:.2f}M"
-        cells = [work, net, task["batch"], side, f"{1e3 * median:,.0f}", f"{ratio:.2f}"]
-        cells += [f"{flops / median / 1e9:,.0f}", f"{flops / median / peak:.0%}"]
+        cells = [
+            work,
+            net,
+            task["batch"],
+            side,
+            f"{1e3 * median:,.0f}",
+            f"{task['batch'] / median:,.1f}",
+            f"{ratio:.2f}",
+        ]
+        cells += [f"{flops / median / 1e9:,.0f}", f"{flops / median / peak:.0%}", f"{result['bytes'][name] / 1e9:.1f}"]
         found.append(f"| {' | '.join(map(str, cells))} |")
     return found
 

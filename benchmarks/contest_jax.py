@@ -22,6 +22,7 @@ from diffusion.build import build
 from diffusion.compile_cache import keep_compiled
 from diffusion.config import override
 from diffusion.heap import keep_heap
+from diffusion.memory import device_peak, host_peak
 from diffusion.mesh import over_rows, put_replicated, put_rows, two_cpu_devices
 from diffusion.modes.describe import facts
 from diffusion.program import CLASS_CONDITION, Program
@@ -43,6 +44,7 @@ def main() -> None:
                 "train": lambda: timed_step(program),
                 "sample": lambda: sampler(program),
                 "peak": lambda: peak(program, task),
+                "memory": lambda: lambda: device_peak(jax.local_devices()) or host_peak(),
             },
             about,
         )

@@ -6,6 +6,7 @@ and the EMA (foreach). Sampling is diffusers' DDIM with guidance in one doubled 
 
 import copy
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -44,9 +45,8 @@ def main() -> None:
     if "channels_last" in task["variant"]:
         net = net.to(memory_format=torch.channels_last)
     about = {"parameters": sum(p.numel() for p in net.parameters()), "version": f"PyTorch {torch.__version__}"}
-    serve(
-        {"train": lambda: trainer(net, task), "sample": lambda: sampler(net, task), "peak": lambda: peak(task)}, about
-    )
+    works = {"train": lambda: trainer(net, task), "sample": lambda: sampler(net, task), "peak": lambda: peak(task)}
+    serve({**works, "memory": lambda: lambda: memory(task["device"])}, about)
 
 
 def compiled(net: torch.nn.Module, task: dict) -> Callable:
@@ -125,6 +125,13 @@ def peak(task: dict) -> Callable[[], float]:
         return time.perf_counter() - began
 
     return product
+
+
+def memory(device: str) -> int:
+    """The most bytes held so far."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def half(task: dict) -> torch.autocast:

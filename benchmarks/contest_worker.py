@@ -39,13 +39,13 @@ def serve(works: Mapping[str, Callable[[], Callable[[], float]]], about: Mapping
 class Worker:
     """A running worker, for the referee; a context that ends it."""
 
-    def __init__(self, module: str, task: Mapping[str, Any], log: Path, env: Mapping[str, str] | None = None):
+    def __init__(self, module: str, task: Mapping[str, Any], log: Path):
         self.name, self.log = f"{module} {json.dumps(task)}", log
         with log.open("ab") as said:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, json.dumps(task)],
                 cwd=REPO,
-                env=os.environ | (env or {}),
+                env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # the other side needs a GPU's memory too
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
