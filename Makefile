@@ -9,8 +9,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 run: .venv/.installed
 	$(BIN)/python main_jax.py --config=$(CONFIG) $(ARGS)
 
-bench: .venv/.installed
-	$(BIN)/python main_jax.py --config=$(CONFIG) --mode=bench $(ARGS)
+# Writes the tables of docs/performance.md: some 40 minutes on two quiet cores. ARGS=--only=contest-16 writes one.
+bench: .venv/.installed-bench
+	$(BIN)/python -m benchmarks.performance $(ARGS)
 
 # One process a core pays only where files are whole: a module's runs are made once.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
@@ -52,6 +53,11 @@ $(BIN)/python:
 .venv/.installed: requirements.txt | $(BIN)/python
 	@echo "Installing requirements.txt into .venv (a minute or two, once)"
 	$(INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/.installed-bench: requirements-bench.txt .venv/.installed
+	@echo "Installing requirements-bench.txt into .venv (a CPU build of torch, installed first, is kept)"
+	$(INSTALL) -r requirements-bench.txt
 	@touch $@
 
 .venv/.installed-dev: requirements-dev.txt requirements.txt | $(BIN)/python

@@ -110,7 +110,7 @@ def rows(result: Mapping[str, Any], peak: float) -> list[str]:
     theirs = {name: statistics.median(taken) for name, taken in seconds.items() if name != OURS}
     measure = seconds[min(theirs, key=theirs.get)] if theirs else seconds[OURS]
     found = []
-    for name, taken in seconds.items():
+    for name, taken in sorted(seconds.items(), key=lambda side: side[0] != OURS):
         median = statistics.median(taken)
         ratio = statistics.median(a / b for a, b in zip(taken, measure, strict=True))
         parameters = result["about"][name]["parameters"]

@@ -25,6 +25,7 @@ from configs.digits import get_config
 from diffusion import evaluate, runs
 from diffusion.build import build
 from diffusion.config import override
+from diffusion.heap import keep_heap
 from diffusion.mesh import put_replicated, put_rows, two_cpu_devices
 from diffusion.modes.bench import _fresh_state, _random_batch
 from diffusion.program import Program
@@ -207,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = given.only.split(",")
     if unknown := [name for name in names if name not in parts]:
         parser.error(f"--only: {unknown[0]!r} is none of {', '.join(PARTS)}")
+    keep_heap()
     two_cpu_devices()
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")

@@ -202,11 +202,16 @@ def _squares(a: Array) -> Array:
 
 
 def fill(batch: Batch) -> Batch:
-    """Rows that only fill the shape become a valid row, or zeros where there is none: not even NaN in them matters."""
-    first = jnp.argmax(batch.valid)
+    """Rows that only fill the shape become a valid row, or zeros where there is none: not even NaN in them matters.
+
+    The row is taken as a sum of which it is the only term: an index would gather the whole batch on every device.
+    """
+    chosen = batch.valid & (jnp.arange(batch.valid.shape[0]) == jnp.argmax(batch.valid))
 
     def filled(a: Array) -> Array:
-        valid = batch.valid.reshape(batch.valid.shape + (1,) * (a.ndim - 1))
-        return jnp.where(valid, a, jnp.where(batch.valid[first], a[first], jnp.zeros_like(a[first]))[None])
+        of_rows = lambda which: which.reshape(which.shape + (1,) * (a.ndim - 1))  # noqa: E731
+        alone = jnp.where(of_rows(chosen), a, jnp.zeros_like(a))
+        row = alone.any(0, keepdims=True) if a.dtype == bool else alone.sum(0, dtype=a.dtype, keepdims=True)
+        return jnp.where(of_rows(batch.valid), a, row)
 
     return replace(batch, x=filled(batch.x), cond=jax.tree.map(filled, batch.cond))

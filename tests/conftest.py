@@ -25,6 +25,7 @@ os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": str(REPO / ".cache" / f"jax-tests-{version('jax')}"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "GLIBC_TUNABLES": "",  # a choice, so that `diffusion.heap` leaves the many programs of one worker alone
     "WANDB_MODE": "offline",
     "HTTP_PROXY": NOWHERE,
     "HTTPS_PROXY": NOWHERE,

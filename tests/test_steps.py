@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.batch_losses import fill
 from diffusion.ema import EMAS
 from diffusion.guidance import THRESHOLDS
 from diffusion.leaves import by_path
 from diffusion.lr_schedules import LR_SCHEDULES, plateau_state
-from diffusion.mesh import make_mesh, put_replicated, put_rows
+from diffusion.mesh import make_mesh, over_rows, put_replicated, put_rows
 from diffusion.nets.codec import CODECS
 from diffusion.nets.conditions import label
 from diffusion.nets.layers import dropout, noise_embedding
@@ -527,3 +528,14 @@ def test_an_unconditional_net_is_sampled_without_guidance():
     net = Net(lambda key: {}, apply, SHAPE, ())
     assert jax.eval_shape(sample_step(3.0, net), {}, Held(), SAMPLE_KEYS, {}, {}).shape == (8, *SHAPE)
     assert calls == [({}, {})]
+
+
+def test_no_device_gathers_the_batch_to_fill_it():
+    mesh = make_mesh(8)
+    images, valid = np.zeros((16, 4, 4, 3), np.uint8), np.arange(16) < 13
+    batch = put_rows(
+        mesh, Batch(images, {"label": np.arange(16, dtype=np.int32)}, np.arange(16, dtype=np.int32), valid)
+    )
+    compiled = jax.jit(fill, out_shardings=over_rows(mesh)).lower(batch).compile()
+    gathered = [line for line in compiled.as_text().splitlines() if " all-gather(" in line]
+    assert not [line for line in gathered if "u8[" in line], gathered
