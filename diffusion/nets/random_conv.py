@@ -23,8 +23,8 @@ class RandomConv:
 
     A patch of factor x factor pixels is written in an orthonormal basis of its mean colours and random directions, of
     which the first ``channels`` are kept and mixed by a rotation: their mean square is that of the pixels where all are
-    kept, and up to c factor^2 / channels times it where not, before ``scale``. Each coupling adds to one half of the
-    channels what two convolutions make of the other half (Dinh 2014, NICE), which can be subtracted again.
+    kept, and up to c factor^2 / channels times it where not. Each coupling adds to one half of the channels what two
+    convolutions make of the other half (Dinh 2014, NICE), which can be subtracted again. ``scale`` comes last.
     """
 
     image: tuple[int, int, int]

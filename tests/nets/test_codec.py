@@ -52,7 +52,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
-    "fields", [{"channels": 12}, {"channels": 12, "depth": 3, "deviation": 0.1}, {"depth": 0}], ids=str
+    "fields", [{"channels": 12}, {"channels": 12, "depth": 3, "scale": 0.3, "deviation": 0.1}, {"depth": 0}], ids=str
 )
 def test_random_conv_takes_back_what_it_made(fields):
     codec = CODECS["random_conv"]((8, 8, 3), **fields)
@@ -99,6 +99,7 @@ def test_what_was_encoded_before_is_drawn_as_images_are():
         ({"width": 0}, "width is 0"),
         ({"depth": -1}, "depth is -1"),
         ({"deviation": -0.1}, "deviation is -0.1"),
+        ({"scale": 0.0}, "scale is 0.0; it must be positive"),
         ({"seed": -1}, "seed is -1"),
     ],
     ids=str,
