@@ -92,10 +92,12 @@ def main(argv: list[str]) -> int:
 
 def run(argv: list[str], stop: Any) -> None:
     """One command. ``stop`` is a StopRequest that holds the signals."""
+    from diffusion.heap import keep_heap
     from diffusion.mesh import two_cpu_devices
 
     args, overrides = parse(argv)
     config, workdir = resolve(args, overrides)
+    keep_heap()
     two_cpu_devices()
     from diffusion.build import build, cluster, compiling
     from diffusion.cluster import join

@@ -266,6 +266,8 @@ def get_config() -> ConfigDict:
         # cache folder, empty is none; JAX_COMPILATION_CACHE_DIR goes before it
         cache="auto",
     )
+    # of --mode=bench: also look for the largest batch that fits, with up to 6 more compilations of the train step
+    c.bench = dict(largest_batch=False)
     c.log = dict(
         every=50,  # steps between logged metrics
         tensorboard=True,

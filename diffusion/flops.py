@@ -53,8 +53,9 @@ def _of_attention(equation: Any) -> int:
 
 
 def _of_convolution(equation: Any) -> int:
-    # kernel [.. in .. out] by its own layout: every output value takes in * window products
-    kernel = equation.invars[1].aval.shape
-    out_axis = equation.params["dimension_numbers"].rhs_spec[0]
+    # kernel [.. in .. out] by its own layout: every output value takes in * window products. Of an input that is
+    # spread out, as a gradient through a stride is, those with the zeros between its values are no work
+    kernel, params = equation.invars[1].aval.shape, equation.params
+    out_axis = params["dimension_numbers"].rhs_spec[0]
     per_output = math.prod(kernel) // kernel[out_axis]
-    return 2 * math.prod(equation.outvars[0].aval.shape) * per_output
+    return 2 * math.prod(equation.outvars[0].aval.shape) * per_output // math.prod(params["lhs_dilation"])

@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 
-from diffusion import runs
+from diffusion import costs, memory, peaks, runs
 from diffusion.best import BestRecord, observed
 from diffusion.data.tally import Tally
-from diffusion.memory import peaks
 from diffusion.program import Program
 from diffusion.progress import Progress, say
 from diffusion.steps import Metrics
+from diffusion.types import Params
 from diffusion.window import Values, Window
 from diffusion.writers import MultiWriter
 
@@ -24,11 +24,24 @@ class Logbook:
     Args:
       meta: of the checkpoint that the run goes on from; None on a fresh start.
       tally: of the classes drawn, logged beside the metrics; None logs none.
+      params: the weights, of which the shapes say how many FLOPs a step has.
     """
 
-    def __init__(self, program: Program, writers: MultiWriter, meta: dict[str, Any] | None, tally: Tally | None):
+    def __init__(
+        self,
+        program: Program,
+        writers: MultiWriter,
+        meta: dict[str, Any] | None,
+        tally: Tally | None,
+        params: Params,
+    ):
         self.writers, self._tally = writers, tally
-        self.progress = Progress(program.train.steps, program.loading.batch_size, silent=jax.process_index() != 0)
+        self.progress = Progress(
+            program.train.steps,
+            program.loading.batch_size,
+            busiest=_busiest(program, params),
+            silent=jax.process_index() != 0,
+        )
         self._best = runs.best_record(program, meta)
         meta = meta or {}
         self._window = Window(program.log.every, meta.get("window"))
@@ -50,7 +63,12 @@ class Logbook:
             step, values = self._unwritten[0]
             self._announce_rate(step, values["train/lr"])
             self.rank(step, values)
-            values = values | (self._tally.figures(step) if self._tally else {}) | self.progress.measure(step) | peaks()
+            values = (
+                values
+                | (self._tally.figures(step) if self._tally else {})
+                | self.progress.measure(step)
+                | memory.peaks()
+            )
             self.writers.write(step, values)
             self._unwritten.popleft()
             self.progress.show(step, values)
@@ -114,3 +132,13 @@ class Logbook:
             say(f"step {step}: the learning rate, {rate:.3g}, is below {LOW_RATE:g}: little will change from here on")
             self._low_rate_said = True
         self._rate = rate
+
+
+def _busiest(program: Program, params: Params) -> float | None:
+    """Steps/s if the devices did nothing but the model's FLOPs, at their peak; None where that is not known."""
+    peak = peaks.of_mesh(program.mesh)
+    if peak is None:
+        kind = program.mesh.devices.flat[0].device_kind
+        say(f"perf/mfu is not logged: the peak of {kind} is not known here; --mode=bench measures one")
+        return None
+    return peak / costs.of_step(program, params)

@@ -87,6 +87,7 @@ class Program:
     posthoc: settings.Posthoc
     usefulness: settings.Usefulness
     log: settings.Log
+    bench: settings.Bench
     derived: str = ""
     transfer: str = ""
 

@@ -59,6 +59,7 @@ class Progress:
     Args:
       total: the step at which the run ends.
       images_per_step: the global batch size.
+      busiest: steps/s at the peak of the devices, of which the speed is a share; None where no peak is known.
       clock: seconds, never going back.
       stream: where the line goes; standard output by default.
       silent: print nothing (every process but the first).
@@ -69,11 +70,13 @@ class Progress:
         total: int,
         images_per_step: int,
         *,
+        busiest: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         stream: TextIO | None = None,
         silent: bool = False,
     ):
         self._total, self._images, self._clock = total, images_per_step, clock
+        self._busiest = busiest
         self._stream, self._silent = stream or sys.stdout, silent
         self._drawn = self._advised = False
         self.start(0)
@@ -84,8 +87,11 @@ class Progress:
         self._aside = self._waited = 0.0
 
     def measure(self, step: int) -> dict[str, float]:
-        """Speed since the last call: ``perf/steps_per_sec``, ``perf/images_per_sec``; ``perf/data_wait``, the share of
-        that time that was spent ``waiting``; ``perf/eta_seconds``, see `eta`.
+        """Speed since the last call.
+
+        ``perf/steps_per_sec``, ``perf/images_per_sec``; ``perf/step_seconds``, the mean; ``perf/mfu``, the model's
+        FLOPs as a share of what the devices could have done, absent where their peak is not known; ``perf/data_wait``,
+        the share of that time that was spent ``waiting``; ``perf/eta_seconds``, see `eta`.
 
         Time spent ``aside`` does not count. Empty when no step or no time has passed.
         """
@@ -98,10 +104,11 @@ class Progress:
         found = {
             "perf/steps_per_sec": steps / seconds,
             "perf/images_per_sec": steps * self._images / seconds,
+            "perf/step_seconds": seconds / steps,
             "perf/data_wait": waited / seconds,
         }
-        left = self.eta(step)
-        return found if left is None else found | {"perf/eta_seconds": left}
+        more = {"perf/mfu": self._busiest and steps / seconds / self._busiest, "perf/eta_seconds": self.eta(step)}
+        return found | {name: value for name, value in more.items() if value is not None}
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:

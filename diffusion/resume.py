@@ -10,15 +10,16 @@ Difference = tuple[str, Any, Any]
 
 ABSENT = "<absent>"
 
-# A section ends in a dot, a field of any section begins with one, the rest are whole names. The last two lines speak of
-# what an unreadable record does from here on and of how this command starts, not of what was trained.
+# A section ends in a dot, a field of any section begins with one, the rest are whole names. The last three lines speak
+# of what an unreadable record does from here on and of how this command starts, not of what was trained.
 FREE = (
     *("log.", "eval.", "sample.", "mesh."),
     ".every",
     *("train.max_minutes", "train.patience", "train.debug", "checkpoint.keep_every"),
     *("data.on_error", "data.max_skipped"),
     *("data.encodings", "encode."),  # what they hold is compared, with the data
-    *("resume.", "checkpoint.resume", "cluster.", "compile.", "posthoc.", "usefulness.", "ema.snapshot_every"),
+    *("resume.", "checkpoint.resume", "cluster.", "compile.", "bench.", "posthoc.", "usefulness."),
+    "ema.snapshot_every",
 )
 
 

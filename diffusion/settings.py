@@ -173,6 +173,11 @@ class Usefulness:
 
 
 @dataclass(frozen=True)
+class Bench:
+    largest_batch: bool
+
+
+@dataclass(frozen=True)
 class Log:
     every: int
     tensorboard: bool

@@ -109,6 +109,20 @@ def make_train_step(
       state: one like those it will be given, of which the shapes decide where they lie; needed with ``mesh.fsdp``.
     """
 
+    reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss_of(diffusion), mesh)
+
+    def train_step(state: TrainState, frozen: Frozen, batch: Batch, words: Array) -> tuple[TrainState, Metrics]:
+        (grads, sums), per_row = reduced(gradient, *terms(state, frozen, batch))
+        density = diffusion.density.update(state.density, per_row.t, per_row.loss, batch.valid)
+        return _apply(state, grads, sums, per_row.bad, density, words, optimiser)
+
+    rows, whole, held = over_rows(mesh), replicated(mesh), layout(mesh, state)
+    return jax.jit(train_step, in_shardings=(held, whole, rows, rows), out_shardings=(held, whole), donate_argnums=0)
+
+
+def mean_loss_of(diffusion: Diffusion) -> Callable[[Params, Given, Rows], tuple[Array, tuple[Sums, PerRow]]]:
+    """(params, given, rows) -> (these rows' share of the batch's loss, (sums, per row))."""
+
     def mean_loss(params: Params, given: Given, rows: Rows) -> tuple[Array, tuple[Sums, PerRow]]:
         (frozen, key, n_valid, density), (part, slot) = given, rows
         losses, penalties = batch_losses(
@@ -118,15 +132,7 @@ def make_train_step(
         bad_rows = part.valid & ~jnp.isfinite(losses.loss)
         return sums["train/loss"][0] / n_valid, (sums, PerRow(bad_rows, losses.t, losses.plain))
 
-    reduced, gradient = reduction_of(optimiser, mesh), gradient_of(mean_loss, mesh)
-
-    def train_step(state: TrainState, frozen: Frozen, batch: Batch, words: Array) -> tuple[TrainState, Metrics]:
-        (grads, sums), per_row = reduced(gradient, *terms(state, frozen, batch))
-        density = diffusion.density.update(state.density, per_row.t, per_row.loss, batch.valid)
-        return _apply(state, grads, sums, per_row.bad, density, words, optimiser)
-
-    rows, whole, held = over_rows(mesh), replicated(mesh), layout(mesh, state)
-    return jax.jit(train_step, in_shardings=(held, whole, rows, rows), out_shardings=(held, whole), donate_argnums=0)
+    return mean_loss
 
 
 def layout(mesh: Mesh, state: TrainState | None) -> Any:

@@ -18,15 +18,15 @@ LAYERS = (
     "nets",
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
-    environment compile_cache memory window cluster launchers disk filelist agreement stepfolder saving feature_chunks
-    batch_losses reduction inspection snapshots posthoc sample_step start_images
+    environment compile_cache memory peaks liveness window cluster launchers disk filelist agreement stepfolder saving
+    feature_chunks batch_losses reduction inspection snapshots posthoc sample_step start_images
     canvas eval_console eval_pooled eval_tables class_figure eval_curves eval_sheets weight_files tensor_files plan
     given_images reference_statistics tokeniser parts part_rules part_files saved_ema
     usefulness""",
     "program",
     "build",
     """generate evaluate feed runs supports drawing networks reference subjects compared variants validation evaluations
-    encoded encode frozen drawn_rows beside metric_needs initial splits candidates""",
+    encoded encode frozen drawn_rows beside metric_needs initial splits candidates costs footprint""",
     "train ends modes describe bench signals events bad_steps logbook",
     "main_jax",
 )

@@ -49,12 +49,20 @@ def test_speed_leaves_out_what_is_not_training():
     assert progress.measure(30) == {
         "perf/steps_per_sec": 2.0,
         "perf/images_per_sec": 128.0,
+        "perf/step_seconds": 0.5,
         "perf/data_wait": 0.0,
         "perf/eta_seconds": 105.0,  # 70 steps at 30 seconds for 20: what is aside belongs to the way
     }
     clock.now = 31.0
     assert progress.measure(34)["perf/steps_per_sec"] == 4.0
     assert progress.measure(34) == {}
+
+
+def test_the_share_of_the_peak_is_that_of_the_steps_a_second():
+    clock = Clock()
+    progress = Progress(100, 64, busiest=8.0, clock=clock, silent=True)
+    clock.now = 5.0
+    assert progress.measure(10)["perf/mfu"] == 0.25
 
 
 def test_waiting_for_data_is_a_share_and_said_once():

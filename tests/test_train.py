@@ -19,7 +19,8 @@ DEFAULT_NAMES = {
     *("train/loss", "train/loss/q0", "train/loss/q1", "train/loss/q2", "train/loss/q3", "train/lr"),
     *("train/grad_norm", "train/param_norm", "train/ema_decay", "train/bad_steps"),
     *(f"train/{what}_norm/{part}" for what in ("grad", "param") for part in ("backbone", "label")),
-    *("perf/steps_per_sec", "perf/images_per_sec"),
+    *("perf/steps_per_sec", "perf/images_per_sec", "perf/step_seconds", "perf/mfu", "perf/data_wait"),
+    *("perf/eta_seconds", "perf/host_memory_peak"),
 }
 
 

@@ -112,6 +112,7 @@ def build(config: ConfigDict, workdir: str | Path | None = None, *, training: bo
         posthoc=section("posthoc", settings.Posthoc, c.posthoc),
         usefulness=make_usefulness(c.usefulness, dataset),
         log=section("log", settings.Log, c.log),
+        bench=section("bench", settings.Bench, c.bench),
     )
 
 

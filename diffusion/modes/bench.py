@@ -12,10 +12,12 @@ import numpy as np
 
 from diffusion import keys, state
 from diffusion.environment import environment
+from diffusion.footprint import abstract_batch, of_compiled
 from diffusion.lr_schedules import plateau_state
-from diffusion.memory import device_peak, host_peak
+from diffusion.memory import device_peak, host_peak, room
 from diffusion.mesh import made, over_rows, padded_rows, put_replicated, put_rows, replicated
 from diffusion.modes.describe import facts
+from diffusion.modes.largest_batch import largest_batch
 from diffusion.nets.conditions import SET
 from diffusion.program import CLASS_CONDITION, Program
 from diffusion.sample_step import Held, make_sample_step
@@ -28,6 +30,7 @@ STEPS = 20  # train steps timed
 DRAWS = 3  # batches of samples timed
 PRODUCTS = 10  # matrix products timed
 BATCHES = 2  # different random batches
+SHARE = 0.95  # of the memory for the largest batch: an allocator wants some for itself
 SIDE = {"cpu": 1024}  # of the square matrices, per device
 SIDE_OF_OTHERS = 8192
 
@@ -46,12 +49,17 @@ def measure(program: Program) -> dict[str, Any]:
       train, sample: compile_seconds (from the compilation cache where ``compilation_cache`` names one),
         seconds_per_step (of the train step; of one step of the sampler for the whole batch), steps_per_second,
         images_per_second, flops_per_second (by formula), mfu (their share of the peak of the net's type), batch_size.
-      memory: the peak of the host's process and of the fullest device, in bytes; null where the backend does not say.
+      memory: the peak of the host's process and, after training, of the fullest device (null where the backend does
+        not say), in bytes; what one device needs to train, as ``describe`` estimates it and as measured by the device,
+        or by the compiler where the device does not say; the estimate over that.
+      largest_batch: null without ``bench.largest_batch``, or `largest_batch.Found` and the room that one device has.
     """
     planned, machine = facts(program), environment()
     dtype = program.config["net"]["dtype"]
     peaks = {name: _matrix_peak(program, name) for name in dict.fromkeys(("float32", dtype))}
-    train, params = _train(program, planned["flops_per_step"])
+    training = _Training(program)
+    train, params = training.run(planned["flops_per_step"])
+    memory = _memory(program, training.bytes_per_device, planned["bytes_per_device"]["total_estimate"])
     sample = _sample(program, params, planned["flops_per_sample"], planned["sampler_steps"])
     for figures in (train, sample):
         figures["mfu"] = figures["flops_per_second"] / peaks[dtype]
@@ -70,26 +78,60 @@ def measure(program: Program) -> dict[str, Any]:
         "peak_flops_per_second": peaks,
         "train": train,
         "sample": sample,
-        "memory": {"host_peak_bytes": host_peak(), "device_peak_bytes": device_peak(program.mesh.local_devices)},
+        "memory": memory | {"host_peak_bytes": host_peak()},
+        "largest_batch": training.largest_batch() if program.bench.largest_batch else None,
     }
 
 
-def _train(program: Program, flops: int) -> tuple[dict[str, Any], Params]:
-    """Figures of the train step, and the EMA weights it leaves."""
-    frozen = put_replicated(program.mesh, program.diffusion.codec.frozen)
-    batches = [_random_batch(program, seed) for seed in range(BATCHES)]
-    go_on = put_rows(program.mesh, np.zeros(len(program.mesh.local_devices), np.int32))
-    now = _fresh_state(program)
-    train_step = make_train_step(program.diffusion, program.optimiser, program.mesh, now)
-    compiled, seconds = _compile(train_step, now, frozen, batches[0], go_on)
+class _Training:
+    """The train step, compiled, and what it needs."""
 
-    def step(i: int) -> jax.Array:
-        nonlocal now
-        now, metrics = compiled(now, frozen, batches[i % BATCHES], go_on)
-        return metrics.control
+    def __init__(self, program: Program):
+        self._program, self._now = program, _fresh_state(program)
+        self._frozen = put_replicated(program.mesh, program.diffusion.codec.frozen)
+        self._batches = [_random_batch(program, seed) for seed in range(BATCHES)]
+        self._go_on = put_rows(program.mesh, np.zeros(len(program.mesh.local_devices), np.int32))
+        self._state = jax.eval_shape(lambda: self._now)
+        self._step = make_train_step(program.diffusion, program.optimiser, program.mesh, self._now)
+        self._compiled, self._seconds = _compile(self._step, self._now, self._frozen, self._batches[0], self._go_on)
+        self.bytes_per_device = of_compiled(self._compiled)
 
-    images = program.loading.batch_size
-    return _figures(_median_seconds(step, STEPS), seconds, images, 1, flops), now.ema[program.optimiser.averages.use]
+    def run(self, flops: int) -> tuple[dict[str, Any], Params]:
+        """Figures, and the EMA weights that are left."""
+        o, images = self._program.optimiser, self._program.loading.batch_size
+
+        def step(i: int) -> jax.Array:
+            self._now, metrics = self._compiled(self._now, self._frozen, self._batches[i % BATCHES], self._go_on)
+            return metrics.control
+
+        return _figures(_median_seconds(step, STEPS), self._seconds, images, 1, flops), self._now.ema[o.averages.use]
+
+    def largest_batch(self) -> dict[str, int | None]:
+        p = self._program
+        space = int(SHARE * room(p.mesh.local_devices))
+        return largest_batch(self._needs, (p.rows, self.bytes_per_device), p.parts, space)._asdict() | {"room": space}
+
+    def _needs(self, rows: int) -> int | None:
+        """Bytes of the step of so many rows; None where the compiler finds no memory for it."""
+        try:
+            batch = abstract_batch(self._program, rows)
+            return of_compiled(self._step.lower(self._state, self._frozen, batch, self._go_on).compile())
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return None
+
+
+def _memory(program: Program, compiled: int, estimate: int) -> dict[str, Any]:
+    peak = device_peak(program.mesh.local_devices)
+    measured = compiled if peak is None else peak
+    return {
+        "device_peak_bytes": peak,
+        "train_estimate_bytes": estimate,
+        "train_measured_bytes": measured,
+        "measured_by": "compiler" if peak is None else "device",
+        "estimate_over_measured": estimate / measured,
+    }
 
 
 def _sample(program: Program, params: Params, flops_per_sample: int, sampler_steps: int) -> dict[str, Any]:
@@ -192,10 +234,13 @@ def _table(m: dict[str, Any]) -> str:
     peaks = ", ".join(f"{name} {peak / 1e9:,.0f} GFLOP/s" for name, peak in m["peak_flops_per_second"].items())
     host, device = m["memory"]["host_peak_bytes"], m["memory"]["device_peak_bytes"]
     memory = f"host {host / 2**20:,.0f} MiB" + (f", device {device / 2**20:,.0f} MiB" if device else "")
+    estimate, measured = m["memory"]["train_estimate_bytes"], m["memory"]["train_measured_bytes"]
     lines = [
         f"{m['name']}: {m['parameters']:,} parameters, {m['dtype']}, {m['devices']} x {m['device']}",
         f"matrix peak  {peaks}",
         f"peak memory  {memory}",
+        f"training     {measured / 2**20:,.0f} MiB a device by the {m['memory']['measured_by']}, estimated "
+        f"{estimate / 2**20:,.0f} MiB ({estimate / measured:.2f} of it)",
         f"{'':8}{'batch':>7}{'compile s':>11}{'steps/s':>10}{'images/s':>11}{'GFLOP/s':>11}{'MFU':>8}",
     ]
     for name in ("train", "sample"):
@@ -204,6 +249,14 @@ def _table(m: dict[str, Any]) -> str:
             f"{name:8}{f['batch_size']:>7}{f['compile_seconds']:>11.1f}{f['steps_per_second']:>10.2f}"
             f"{f['images_per_second']:>11,.1f}{f['flops_per_second'] / 1e9:>11,.1f}{f['mfu']:>8.1%}"
         )
+    if m["largest_batch"]:
+        lines.append(_say_largest(**m["largest_batch"]))
     if m["compilation_cache"]:
         lines.append(f"compile times are those of the cache in {m['compilation_cache']} where it held the program")
     return "\n".join(lines)
+
+
+def _say_largest(batch_size: int, bytes_per_device: int, too_large: int | None, compilations: int, room: int) -> str:
+    more = f"{too_large:,} does not" if too_large else "no larger one was tried"
+    needed = f"{bytes_per_device / 2**20:,.0f} of {room / 2**20:,.0f} MiB a device"
+    return f"largest batch {batch_size:,} fits ({needed}), {more}; {compilations} compilations"

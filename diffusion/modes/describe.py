@@ -1,25 +1,19 @@
 """``--mode=describe``: what would run, how large and how long, from metadata alone. Nothing is compiled or written."""
 
 import json
-import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from diffusion import snapshots, splits
+from diffusion import costs, footprint, snapshots, splits
 from diffusion.compared import chosen
 from diffusion.events import GRID_ROWS
-from diffusion.flops import flops
-from diffusion.mesh import sharded
 from diffusion.modes import how_long
 from diffusion.program import Program, abstract_params
 from diffusion.progress import duration
 from diffusion.runs import planned_snapshots
 from diffusion.state import count_parameters
 from diffusion.variants import variants
-
-BACKWARD = 2  # a backward pass costs two forward passes
 
 
 def describe(program: Program, as_json: bool = False) -> None:
@@ -41,20 +35,14 @@ def facts(program: Program) -> dict[str, Any]:
       flops_per_image: of one training image, forward and backward; a multiply and an add are two.
       flops_per_step: of the batch.
       flops_per_sample: of one drawn image, guidance included.
-      bytes_per_device: of a device's share of parameters, EMA, optimiser and gradients, of the weights that
-        ``mesh.fsdp`` gathers if all are there at once, and (an estimate) of the activations of the train step.
+      bytes_per_device: see `footprint.per_device`.
       seconds_estimate: of training, and of drawing the images of grids and evaluations, both without compilation,
         at ``rate``, which says whether it was measured or assumed; null where no rate is known.
     """
     params = abstract_params(program)
-    forward, of_step, activations = _forward_cost(program, params)
-    rows_at_once = program.rows // program.parts
-    average = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), params)
-    optimiser = jax.eval_shape(program.optimiser.tx.init, params)
-    training = (1 + BACKWARD) * forward
     sampler_steps, calls = _sampling_plan(program)
-    planned, step_flops = _events(program), training * program.loading.batch_size
-    sample_flops = forward - of_step + of_step * calls
+    planned, step_flops = _events(program), costs.of_step(program, params)
+    sample_flops = costs.of_drawing(program, params, calls)
     drawn = planned["images_drawn"] * sample_flops
     rate = how_long.rate(program.workdir, step_flops, program.mesh.size)
     return {
@@ -67,47 +55,20 @@ def facts(program: Program) -> dict[str, Any]:
         "classes": len(program.dataset.classes),
         "devices": program.mesh.size,
         "batch_size": program.loading.batch_size,
-        "rows_at_once": rows_at_once,
+        "rows_at_once": program.rows // program.parts,
         "steps": program.train.steps,
         "steps_per_epoch": program.steps_per_epoch,
         "epochs": round(program.train.steps / program.steps_per_epoch, 2),
         "parameters": count_parameters(params),
-        "flops_per_image": training,
+        "flops_per_image": step_flops // program.loading.batch_size,
         "flops_per_step": step_flops,
         "flops_per_sample": sample_flops,
         "sampler_steps": sampler_steps,
         "net_calls_per_sample": calls,
-        "bytes_per_device": {
-            "parameters": _held(program, params),
-            "ema": len(program.optimiser.averages.decays) * _held(program, average),
-            "optimiser": _held(program, optimiser),
-            "gradients": _held(program, params),
-            "gathered_at_most": _bytes(params) if program.mesh.shape["fsdp"] > 1 else 0,
-            "activations_estimate": activations * rows_at_once,
-        },
+        "bytes_per_device": footprint.per_device(program, params),
         "seconds_estimate": how_long.estimate(rate, step_flops * program.train.steps, drawn),
         **planned,
     }
-
-
-def _forward_cost(program: Program, params: Any) -> tuple[int, int, int]:
-    """FLOPs of one image through the net, those without what a sampler does once for all its steps, and the bytes of
-    every intermediate array that remat does not make again."""
-    net = program.diffusion.net
-    x = jax.ShapeDtypeStruct((1, *net.shape), jnp.float32)
-    c_noise = jax.ShapeDtypeStruct((1,), jnp.float32)
-    null = {name: jax.ShapeDtypeStruct((1,), bool) for name in net.conditions}
-    encoded, _ = jax.eval_shape(net.encode, params, dict(net.example), None)
-    inputs = {name: (params, x, c_noise, cond, null) for name, cond in (("all", net.example), ("encoded", encoded))}
-    whole, of_step = (flops(net.apply, *given) for given in inputs.values())
-    return whole, of_step, _kept(jax.make_jaxpr(net.apply)(*inputs["all"]).jaxpr)
-
-
-def _kept(jaxpr: Any) -> int:
-    """Bytes of all that equations answer; a scan keeps that of its body each time, a checkpoint its answer alone."""
-    answered = sum(_bytes(v.aval) for equation in jaxpr.eqns for v in equation.outvars)
-    scans = [equation.params for equation in jaxpr.eqns if equation.primitive.name == "scan"]
-    return answered + sum(params["length"] * _kept(params["jaxpr"].jaxpr) for params in scans)
 
 
 def _sampling_plan(program: Program) -> tuple[int, int]:
@@ -152,19 +113,6 @@ def _evaluated(program: Program) -> int:
 def _times(every: int, steps: int) -> list[int]:
     """Steps at which an event is due; the last step always is."""
     return sorted({*range(every, steps, every), steps}) if every else [steps]
-
-
-def _held(program: Program, tree: Any) -> int:
-    """Bytes of it on one device."""
-
-    def share(leaf: Any, lying: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(lying.shard_shape(leaf.shape), leaf.dtype)
-
-    return _bytes(jax.tree.map(share, tree, sharded(program.mesh, tree)))
-
-
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _parameter_table(params: Any) -> str:

@@ -9,32 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from diffusion.peaks import peak_of
+
 SIDE = 1024  # of the matrices whose product gives a CPU's peak
 PRODUCTS = 5
 
-# Dense peaks in FLOP/s of one JAX device as vendors state them: bfloat16, but float16 where there is no bfloat16.
-# A TPU v2 or v3 device is a core, half a chip.
-PEAKS = {
-    "V100": 125e12,
-    "T4": 65e12,
-    "P100": 19e12,
-    "A100": 312e12,
-    "A10G": 70e12,
-    "L4": 121e12,
-    "L40S": 362e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "B200": 2250e12,
-    "TPU v2": 22.5e12,
-    "TPU v3": 61.5e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-}
 SHARE_OF_CPU = 0.35  # the digits recipe trains at 0.40 of two cores' peak (docs/decisions.md)
 SHARE_OF_ACCELERATOR = 0.15  # published runs lie at 0.06 to 0.25 (LightningDiT, fast-DiT, DiT)
 
@@ -61,12 +40,6 @@ def rate(workdir: Path, flops_per_step: float, devices: int) -> Rate | None:
         return None
     said = f"{SHARE_OF_ACCELERATOR:.0%} of {devices} x {peak / 1e12:,.0f} TFLOP/s ({kind})"
     return Rate(SHARE_OF_ACCELERATOR * devices * peak, f"assumed: {said}")
-
-
-def peak_of(device_kind: str) -> float | None:
-    """The row whose name stands as whole words in ``NVIDIA H100 80GB HBM3``."""
-    spaced = f" {device_kind.replace('-', ' ')} "
-    return next((peak for name, peak in PEAKS.items() if f" {name} " in spaced), None)
 
 
 def steps_per_second(log: Path) -> float | None:

@@ -13,7 +13,7 @@ from diffusion.nets.norms import rms_norm
 from diffusion.nets.positions import turned
 from diffusion.types import Array
 
-IMPLEMENTATIONS = ("auto", "xla", "cudnn")  # of jax.nn.dot_product_attention
+IMPLEMENTATIONS = ("auto", "einsum", "xla", "cudnn")
 
 
 class Attention(nn.Module):
@@ -23,7 +23,7 @@ class Attention(nn.Module):
 
     Attributes:
       qk_norm: queries and keys have mean square 1 over a head's features, times a learned scale (Esser 2024).
-      implementation: "einsum" is written out here; the others are those of ``fused``.
+      implementation: one of ``IMPLEMENTATIONS``; see ``attend``.
       out_init: of the last kernel. At 0 no gradient passes what a gate at 0 multiplies: there take ``fan_in``.
       head_width: features of a head; 0 shares the d of the tokens among the heads.
     """
@@ -31,7 +31,7 @@ class Attention(nn.Module):
     heads: int
     dtype: Any = jnp.float32
     qk_norm: bool = False
-    implementation: str = "einsum"
+    implementation: str = "auto"
     out_init: Any = zeros
     head_width: int = 0
 
@@ -60,10 +60,7 @@ class Attention(nn.Module):
             q, k = (self._normalised(a, name) for name, a in (("query_norm", q), ("key_norm", k)))
         if rotations is not None:
             q, k = turned(q, rotations), turned(k, rotations)
-        if self.implementation == "einsum":
-            out = written_out(q, k, v, context_valid)
-        else:
-            out = fused(q, k, v, context_valid, self.implementation)
+        out = attend(q, k, v, context_valid, self.implementation)
         return Dense(d, dtype=self.dtype, kernel_init=self.out_init, name="out")(out.reshape(b, l, inner))
 
     def _split(self, x: Array) -> Array:
@@ -76,31 +73,77 @@ class Attention(nn.Module):
 
 
 def written_out(q: Array, k: Array, v: Array, valid: Array | None) -> Array:
-    """Queries [b l n e], keys and values [b m n e] with their bool[b m] -> [b l n e]."""
+    """Queries [b l n e], keys and values [b m n e] with their bool[b m] -> [b l n e].
+
+    One matrix product per image and head, with a backward pass of its own (`_softmax_product`).
+    """
     b, l, heads, e = q.shape
-    q, k, v = (a.swapaxes(1, 2).reshape(b * heads, a.shape[1], e) for a in (q, k, v))
-    logits = jnp.einsum("bld,bmd->blm", q, k).astype(jnp.float32) / math.sqrt(e)
-    if valid is not None:
-        mask = jnp.repeat(valid, heads, axis=0)[:, None, :]
+    q, k, v = (a.swapaxes(1, 2).reshape(b * heads, a.shape[1], e) for a in (q / math.sqrt(e), k, v))
+    mask = None if valid is None else jnp.repeat(valid, heads, axis=0)[:, None, :]
+    return _softmax_product(q, k, v, mask).reshape(b, heads, l, e).swapaxes(1, 2)
+
+
+@jax.custom_vjp
+def _softmax_product(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+    """softmax(q k^T) v of q [g l e], k and v [g m e], mask bool[g 1 m] -> [g l e].
+
+    What is divided by the softmax's sum is the answer, not the larger matrix of weights, forward and backward, and the
+    backward pass takes each row's sum of p * dp from the answer (Dao 2022, appendix B.2) instead of from that matrix.
+    """
+    return _softmax_product_forward(q, k, v, mask)[0]
+
+
+def _softmax_product_forward(q: Array, k: Array, v: Array, mask: Array | None) -> tuple[Array, Any]:
+    logits = jnp.einsum("gle,gme->glm", q, k, preferred_element_type=jnp.float32)
+    if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-    out = jnp.einsum("blm,bmd->bld", jax.nn.softmax(logits, axis=-1).astype(v.dtype), v)
-    return out.reshape(b, heads, l, e).swapaxes(1, 2)
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    total = weights.sum(-1, keepdims=True)
+    weights = weights.astype(v.dtype)
+    out = jnp.einsum("glm,gme->gle", weights, v, preferred_element_type=jnp.float32) / total
+    return out.astype(v.dtype), (q, k, v, mask, weights, total, out)
 
 
-def fused(q: Array, k: Array, v: Array, valid: Array | None, implementation: str = "auto") -> Array:
-    """The same by ``jax.nn.dot_product_attention``.
+def _softmax_product_backward(saved: Any, given: Array) -> tuple[Array, Array, Array, None]:
+    q, k, v, mask, weights, total, out = saved
+    slope = given.astype(jnp.float32) / total
+    of_row = (slope * out).sum(-1, keepdims=True)
+    slope = slope.astype(v.dtype)
+    to_v = jnp.einsum("glm,gle->gme", weights, slope)
+    to_weights = jnp.einsum("gle,gme->glm", slope, v, preferred_element_type=jnp.float32)
+    to_logits = (weights * (to_weights - of_row)).astype(q.dtype)
+    if mask is not None:
+        to_logits = jnp.where(mask, to_logits, 0.0)  # where no token is valid all have a weight
+    return jnp.einsum("glm,gme->gle", to_logits, k), jnp.einsum("glm,gle->gme", to_logits, q), to_v, None
+
+
+_softmax_product.defvjp(_softmax_product_forward, _softmax_product_backward)
+
+
+def attend(q: Array, k: Array, v: Array, valid: Array | None, implementation: str = "auto") -> Array:
+    """Queries [b l n e], keys and values [b m n e] with their bool[b m] -> [b l n e].
 
     Args:
-      implementation: "xla"; "cudnn", which needs an NVIDIA GPU, half precision and heads of at most 128 features, a
-        multiple of 8, and takes masks of an even number of tokens alone; "auto" chooses it where all that holds and
-        there is no mask. It has not been run on a GPU yet.
+      implementation: "einsum" (`written_out`); "xla" or "cudnn" of ``jax.nn.dot_product_attention``, of which cudnn
+        needs an NVIDIA GPU, half precision and heads of at most 128 features, a multiple of 8, and takes masks of an
+        even number of tokens alone; "auto" takes what is best here.
     """
     if implementation == "auto":
-        half, e = q.dtype in (jnp.bfloat16, jnp.float16), q.shape[-1]
-        implementation = "cudnn" if half and e <= 128 and e % 8 == 0 and valid is None and on_cuda() else "xla"
+        implementation = best_implementation(q.dtype, q.shape[-1], valid is not None, platform())
+    if implementation == "einsum":
+        return written_out(q, k, v, valid)
     mask = None if valid is None else valid[:, None, None, :]
     return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
 
 
-def on_cuda() -> bool:
-    return "cuda" in jax.extend.backend.get_backend().platform_version
+def best_implementation(dtype: Any, width: int, masked: bool, where: str) -> str:
+    """cuDNN's flash attention where it can be (it has not been run on a GPU yet), else what is fastest ``where``."""
+    half = dtype in (jnp.bfloat16, jnp.float16)
+    if where == "cuda" and half and width <= 128 and width % 8 == 0 and not masked:
+        return "cudnn"
+    return "einsum" if where == "cpu" else "xla"
+
+
+def platform() -> str:
+    """ "cuda", or JAX's name of any other backend."""
+    return "cuda" if "cuda" in jax.extend.backend.get_backend().platform_version else jax.default_backend()

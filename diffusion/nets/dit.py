@@ -14,7 +14,8 @@ from diffusion.nets.layers import Dense, dropout, fan_in, noise_embedding, zeros
 from diffusion.nets.norms import NORMS
 from diffusion.nets.patches import patched, unpatched
 from diffusion.nets.positions import rotary, sincos
-from diffusion.nets.stack import REMATS, stacked
+from diffusion.nets.remat import REMATS
+from diffusion.nets.stack import stacked
 from diffusion.types import Array, Ports
 
 MLPS = ("gelu", "swiglu")

@@ -8,8 +8,8 @@ from flax import linen as nn
 from diffusion.nets import unet_blocks
 from diffusion.nets.layers import dropout, zeros
 from diffusion.nets.magnitude_preserving import MPAttention, MPConv, fourier, mp_cat, mp_silu, mp_sum, normalise
+from diffusion.nets.remat import REMATS, run
 from diffusion.nets.resampling import resample
-from diffusion.nets.unet_blocks import run
 from diffusion.types import Array, Ports
 
 BRANCH = 0.3  # share of a residual branch and of attention in their sums
@@ -145,7 +145,8 @@ def edm2(
       attention: levels with attention (0 is full resolution); the middle always has it.
       head_width: channels per head.
       dropout: share of activations dropped in residual blocks, [0, 1).
-      remat: "blocks" computes their inside again for the backward pass: less memory, about a third more work.
+      remat: what the backward pass computes again: none, blocks (their whole inside: the least memory, about a third
+        more work), dots (all but what convolutions and dense layers answer: norms, activations, attention).
 
     Raises:
       ValueError: sizes that do not divide, levels that do not exist, unknown names.
@@ -156,7 +157,7 @@ def edm2(
     if channels % head_width:
         raise ValueError(f"channels is {channels}; it must be divisible by head_width ({head_width})")
     unet_blocks.check_dropout(dropout)
-    unet_blocks.check_choice("remat", remat, unet_blocks.REMAT)
+    unet_blocks.check_choice("remat", remat, tuple(REMATS))
     return EDM2UNet(
         out_channels, dtype, channels, tuple(mults), blocks, tuple(attention), head_width, dropout, remat
     )  # fmt: skip

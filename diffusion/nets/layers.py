@@ -22,8 +22,69 @@ def fan_in(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Arra
     return jnp.full(shape, 1.0 / math.sqrt(math.prod(shape[:-1])), dtype)
 
 
-Dense = partial(nn.Dense, kernel_init=fan_in)
-Conv = partial(nn.Conv, kernel_init=fan_in)
+@jax.custom_vjp
+def product(x: Array, kernel: Array) -> Array:
+    """x [n i] times kernel [i o] -> [n o], with a barrier before the products of the backward pass.
+
+    Without it XLA's CPU compiler fuses a transpose into the kernel's gradient and loses its matrix product.
+    """
+    return x @ kernel
+
+
+def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _product_backward(saved: tuple[Array, Array], given: Array) -> tuple[Array, Array]:
+    x, kernel, given = jax.lax.optimization_barrier((*saved, given))
+    return given @ kernel.T, x.T @ given
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def last_axis_product(x: Array, kernel: Array, dimension_numbers: Any, precision: Any = None, **_: Any) -> Array:
+    """``jax.lax.dot_general`` of x [... i] and kernel [i o], as Linen's Dense calls it, by way of `product`."""
+    if jax.default_backend() != "cpu" or precision is not None:
+        return jax.lax.dot_general(x, kernel, dimension_numbers, precision=precision)
+    return product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def convolution(x: Array, kernel: Array, strides: Any, padding: Any, **about: Any) -> Array:
+    """``jax.lax.conv_general_dilated`` as Linen's Conv calls it; of one pixel by one, the matrix product that it is."""
+    if kernel.shape[:2] == (1, 1) and set(strides) == {1} and jax.default_backend() == "cpu":
+        b, h, w, c = x.shape
+        return product(x.reshape(b * h * w, c), kernel[0, 0]).reshape(b, h, w, -1)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **about)
+
+
+Dense = partial(nn.Dense, kernel_init=fan_in, dot_general=last_axis_product)
+Conv = partial(nn.Conv, kernel_init=fan_in, conv_general_dilated=convolution)
+
+
+def doubled_convolution(x: Array, kernel: Array, strides: Any, padding: Any, **about: Any) -> Array:
+    """A 3 x 3 convolution of x [b h w i] after every pixel was repeated 2 x 2: [b 2h 2w o], without making those.
+
+    Of the nine pixels around one of a pixel's four copies some are copies of the same one, so that each copy's answer
+    is a 2 x 2 convolution of x with summed kernels: 16 products a pixel of x instead of 36. All four are one matrix
+    product of 2 x 2 neighbourhoods, as XLA's CPU compiler has no fast gradient of a 2 x 2 kernel.
+    """
+    b, h, w, i = x.shape
+    o = kernel.shape[-1]
+    kernel = _of_copies(_of_copies(kernel, 0), 1)  # [2 2 i row column o]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    near = jnp.concatenate([x[:, r : r + h + 1, c : c + w + 1] for r in (0, 1) for c in (0, 1)], axis=-1)
+    y = product(near.reshape(-1, 4 * i), kernel.reshape(4 * i, 4 * o)).reshape(b, h + 1, w + 1, 2, 2, o)
+    # the first copy looks back by one pixel, the second ahead
+    rows = [jnp.stack([y[:, r : r + h, c : c + w, r, c] for c in (0, 1)], axis=3) for r in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o)
+
+
+def _of_copies(kernel: Array, axis: int) -> Array:
+    """[.. 3 .. i .. o] -> [.. 2 .. i .. 2 o]: the taps along ``axis`` on whole pixels, of the first and second copy."""
+    before, here, after = jnp.split(kernel, 3, axis)
+    first = jnp.concatenate([before, here + after], axis)
+    return jnp.stack([first, jnp.concatenate([before + here, after], axis)], axis=-2)
 
 
 def noise_embedding(c_noise: Array, d: int, max_period: float = 10_000.0) -> Array:
@@ -64,36 +125,71 @@ def dropout(x: Array, keys: Array | None, rate: float, layer: int) -> Array:
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation as one affine per channel, x * a + b, optionally adaptive.
-
-    The two moments are taken over h and w and combined over groups on the small [b c], which XLA
-    reduces faster on a CPU than a view by groups.
-    """
+    """Group normalisation (Wu & He 2018), optionally adaptive, and SiLU of its answer where ``silu`` is set."""
 
     groups: int
     eps: float = 1e-5
+    silu: bool = False
 
     @nn.compact
     def __call__(self, x: Array, scale: Array | None = None, shift: Array | None = None) -> Array:
         """x [b h w c], scale and shift [b c] or None -> [b h w c], in x's dtype."""
-        b, _, _, c = x.shape
+        b, c = x.shape[0], x.shape[-1]
         weight = self.param("scale", nn.initializers.ones_init(), (c,))
         bias = self.param("bias", zeros, (c,))
-        # moments around a value near the mean: E[x^2] - E[x]^2 cancels where |mean| >> sd
-        x32 = x.astype(jnp.float32)
-        centre = jax.lax.stop_gradient(self._over_groups(x32[:, 0, 0, :], c))
-        centred = x32 - centre[:, None, None, :]
-        mean = self._over_groups(centred.mean((1, 2)), c)
-        second = self._over_groups(jnp.square(centred).mean((1, 2)), c)
-        rstd = jax.lax.rsqrt(jnp.maximum(second - jnp.square(mean), 0.0) + self.eps)
-        a, offset = rstd * weight[None, :], bias[None, :]
+        gain, offset = jnp.broadcast_to(weight, (b, c)), jnp.broadcast_to(bias, (b, c))
         if scale is not None:
-            a, offset = a * (1.0 + scale), offset * (1.0 + scale)
+            gain, offset = gain * (1.0 + scale), offset * (1.0 + scale)
         if shift is not None:
             offset = offset + shift
-        out = centred * a[:, None, None, :] + (offset - mean * a)[:, None, None, :]
-        return out.astype(x.dtype)
+        return normalised(x, gain, offset, self.groups, self.eps, self.silu)
 
-    def _over_groups(self, x: Array, c: int) -> Array:
-        grouped = x.reshape(x.shape[0], self.groups, c // self.groups).mean(-1)
-        return jnp.repeat(grouped, c // self.groups, axis=-1)
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def normalised(x: Array, gain: Array, offset: Array, groups: int, eps: float, silu: bool) -> Array:
+    """x [b h w c] normalised over groups of channels, then times gain [b c] plus offset [b c], then SiLU if asked.
+
+    One affine per image and channel, as moments are combined over groups on the small [b c]. Only x is kept for the
+    backward pass, which is two passes over it: two sums per image and channel, and the gradient as an affine of both.
+    """
+    return _normalised_forward(x, gain, offset, groups, eps, silu)[0]
+
+
+def _normalised_forward(x: Array, gain: Array, offset: Array, groups: int, eps: float, silu: bool) -> tuple[Array, Any]:
+    # moments around a value near the mean: E[x^2] - E[x]^2 cancels where |mean| >> sd
+    x32 = x.astype(jnp.float32)
+    centre = _over_groups(x32[:, 0, 0, :], groups)
+    centred = x32 - _pixels(centre)
+    first = _over_groups(centred.mean((1, 2)), groups)
+    second = _over_groups(jnp.square(centred).mean((1, 2)), groups)
+    rstd = jax.lax.rsqrt(jnp.maximum(second - jnp.square(first), 0.0) + eps)
+    h = centred * _pixels(rstd * gain) + _pixels(offset - first * rstd * gain)
+    return (h * jax.nn.sigmoid(h) if silu else h).astype(x.dtype), (x, gain, offset, centre + first, rstd)
+
+
+def _normalised_backward(groups: int, eps: float, silu: bool, saved: Any, given: Array) -> tuple[Array, Array, Array]:
+    x, gain, offset, mean, rstd = saved
+    centred, slope = x.astype(jnp.float32) - _pixels(mean), given.astype(jnp.float32)
+    if silu:
+        h = centred * _pixels(rstd * gain) + _pixels(offset)
+        s = jax.nn.sigmoid(h)
+        slope = slope * s * (1.0 + h * (1.0 - s))
+    total, along = slope.sum((1, 2)), (slope * centred).sum((1, 2))
+    # of the group's mean and deviation, which depend on every x
+    by_mean, by_deviation = (_over_groups(gain * a, groups) / (x.shape[1] * x.shape[2]) for a in (total, along))
+    to_x = slope * _pixels(rstd * gain) - centred * _pixels(rstd**3 * by_deviation) - _pixels(rstd * by_mean)
+    return to_x.astype(x.dtype), along * rstd, total
+
+
+normalised.defvjp(_normalised_forward, _normalised_backward)
+
+
+def _over_groups(x: Array, groups: int) -> Array:
+    """The mean over each group's channels of x [b c], at each of them."""
+    b, c = x.shape
+    return jnp.repeat(x.reshape(b, groups, c // groups).mean(-1), c // groups, axis=-1)
+
+
+def _pixels(x: Array) -> Array:
+    """[b c] -> [b 1 1 c]."""
+    return x[:, None, None, :]

@@ -1,21 +1,14 @@
-"""Many equal blocks, one after the other: as a loop or as one scanned block, and what of them a gradient remembers."""
+"""Many equal blocks, one after the other: as a loop or as one scanned block."""
 
 from collections import OrderedDict
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion.nets.remat import remembering
 from diffusion.nets.seen import Found, report, seen_inside
 from diffusion.types import Array
-
-# what the forward pass keeps for the backward one; the rest is computed again (Chen 2016)
-REMATS = {
-    "none": jax.checkpoint_policies.everything_saveable,
-    "blocks": jax.checkpoint_policies.nothing_saveable,  # the input of every block alone
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # and what Dense layers answer; not attention
-}
 
 
 def stacked(
@@ -34,13 +27,10 @@ def stacked(
       make: name -> a block.
       call: (block, x, i32[] its number) -> x, of the same shape and dtype.
       name: of the weights: ``name`` with a leading axis of layers if scanned, or else ``name``0, ``name``1, …
-      remat: a row of ``REMATS``.
+      remat: a row of ``remat.REMATS``.
       scan: compile one block, whatever the depth. The function of the weights is the same.
     """
-    body = seen_inside(call)
-    if remat != "none":
-        # inside a scan nothing can be shared between the two passes, so that XLA needs no barrier against it
-        body = nn.remat(body, policy=REMATS[remat], prevent_cse=not scan)
+    body = remembering(seen_inside(call), remat, looped=scan)
     if not scan:
         for i in layers:
             x, found = body(make(name=f"{name}{i}"), x, jnp.int32(i))

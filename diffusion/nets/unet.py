@@ -1,14 +1,16 @@
 """A U-Net with adaptive group norm (Dhariwal & Nichol 2021) and the three ports; ``backbones`` has published ones."""
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion.nets import unet_blocks
-from diffusion.nets.layers import EMBEDDINGS, Conv, Dense, zeros
+from diffusion.nets.layers import EMBEDDINGS, Conv, Dense, doubled_convolution, zeros
+from diffusion.nets.remat import REMATS, run
 from diffusion.nets.resampling import check_taps
-from diffusion.nets.unet_blocks import AttentionBlock, BlockStyle, ResBlock, run
+from diffusion.nets.unet_blocks import AttentionBlock, BlockStyle, ResBlock
 from diffusion.types import Array, Ports
 
 
@@ -77,10 +79,10 @@ class UNet(nn.Module):
                 if self.resample == "block":
                     x = block(x, level, name, False, "up")
                 else:
-                    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-                    x = Conv(x.shape[-1], (3, 3), dtype=dtype, name=name)(x)
+                    double = partial(Conv, conv_general_dilated=doubled_convolution)
+                    x = double(x.shape[-1], (3, 3), dtype=dtype, name=name)(x)
 
-        x = nn.silu(self.style.norm(x, "out_norm")).astype(jnp.float32)
+        x = self.style.norm(x, "out_norm", silu=True).astype(jnp.float32)
         return Conv(self.out_channels, (3, 3), kernel_init=zeros, name="out")(x)
 
     def _embed(self, c_noise: Array, ports: Ports) -> Array:
@@ -145,7 +147,8 @@ def unet(
       embedding: of the noise: "adm" or "ddpmpp" (``layers.EMBEDDINGS``).
       emb_mult: width of the embedding over channels.
       vec: joins the noise "after" the embedding's two layers (ADM) or "before" them (DDPM++ of Karras 2022).
-      remat: "blocks" computes their inside again for the backward pass: less memory, about a third more work.
+      remat: what the backward pass computes again: none, blocks (their whole inside: the least memory, about a third
+        more work), dots (all but what convolutions and dense layers answer: norms, activations, attention).
 
     Raises:
       ValueError: sizes that do not divide, levels that do not exist, unknown names.
@@ -166,7 +169,7 @@ def unet(
         ("middle", middle, ("auto", "attention", "plain")),
         ("resample", resample, ("conv", "block")),
         ("vec", vec, ("after", "before")),
-        ("remat", remat, unet_blocks.REMAT),
+        ("remat", remat, tuple(REMATS)),
     ):
         unet_blocks.check_choice(field, value, known)
     style = BlockStyle(

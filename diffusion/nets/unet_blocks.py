@@ -10,7 +10,6 @@ from flax import linen as nn
 from diffusion.nets.attention import Attention
 from diffusion.nets.layers import Conv, Dense, GroupNorm, dropout, zeros
 from diffusion.nets.resampling import resample
-from diffusion.nets.seen import report, seen_inside
 from diffusion.types import Array, Ports
 
 
@@ -30,9 +29,9 @@ class BlockStyle:
     project_skip: bool
     skip_scale: float
 
-    def norm(self, x: Array, name: str, *scale_shift: Array) -> Array:
-        """Group normalisation of x [b h w c] as a layer ``name`` of the module that calls."""
-        return GroupNorm(self.groups_of(x.shape[-1]), self.norm_eps, name=name)(x, *scale_shift)
+    def norm(self, x: Array, name: str, *scale_shift: Array, silu: bool = False) -> Array:
+        """Group normalisation of x [b h w c] as a layer ``name`` of the module that calls, and SiLU after it."""
+        return GroupNorm(self.groups_of(x.shape[-1]), self.norm_eps, silu, name=name)(x, *scale_shift)
 
     def groups_of(self, c: int) -> int:
         """``groups``, or the most up to it that divide c into groups of ``group_width`` channels or more."""
@@ -65,21 +64,21 @@ class ResBlock(nn.Module):
         """x [b h w c], emb [b d] or None, keys [b] or None -> [b h' w' channels]."""
         s = self.style
         conv = lambda side, name, **kw: Conv(self.channels, (side, side), dtype=s.dtype, name=name, **kw)  # noqa: E731
-        h, x = (resample(a, s.resample_filter, self.direction) for a in (nn.silu(s.norm(x, "norm1")), x))
+        h, x = (resample(a, s.resample_filter, self.direction) for a in (s.norm(x, "norm1", silu=True), x))
         h = conv(3, "conv1")(h)
         h = self._conditioned(h, emb)
-        h = conv(3, "conv2", kernel_init=zeros)(dropout(nn.silu(h), keys, s.dropout, self.layer))
+        h = conv(3, "conv2", kernel_init=zeros)(dropout(h, keys, s.dropout, self.layer))
         if x.shape[-1] != self.channels or (s.project_skip and self.direction != "keep"):
             x = conv(1, "skip")(x)
         return s.add(x, h)
 
     def _conditioned(self, h: Array, emb: Array | None) -> Array:
         if emb is None:
-            return self.style.norm(h, "norm2")
+            return self.style.norm(h, "norm2", silu=True)
         project = lambda d: Dense(d, dtype=jnp.float32, kernel_init=zeros, name="emb")(emb)  # noqa: E731
         if self.style.adaptive:
-            return self.style.norm(h, "norm2", *jnp.split(project(2 * self.channels), 2, axis=-1))
-        return self.style.norm(h + project(self.channels)[:, None, None, :].astype(h.dtype), "norm2")
+            return self.style.norm(h, "norm2", *jnp.split(project(2 * self.channels), 2, axis=-1), silu=True)
+        return self.style.norm(h + project(self.channels)[:, None, None, :].astype(h.dtype), "norm2", silu=True)
 
 
 class AttentionBlock(nn.Module):
@@ -99,18 +98,6 @@ class AttentionBlock(nn.Module):
             cross = Attention(heads, s.dtype, name="cross")(tokens, ports.seq, ports.seq_valid)
             x = s.add(x, cross.reshape(b, h, w, c))
         return x
-
-
-REMAT = ("none", "blocks")
-
-
-def run(block: nn.Module, remat: str, *given: Any) -> Any:
-    """``block(*given)``; with remat=blocks the backward pass computes its inside again instead of keeping it."""
-    if remat == "none":
-        return block(*given)
-    answer, found = nn.remat(seen_inside(lambda block, *given: block(*given)))(block, *given)
-    report(found)
-    return answer
 
 
 def check_levels(size: int, mults: Sequence[int], attention: Sequence[int]) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import main_jax
 from tests.tiny import arguments, program
 
 bench = importlib.import_module("diffusion.modes.bench")  # in the package its name is the function's
+largest_batch = importlib.import_module("diffusion.modes.largest_batch")
 SMALL = {"STEPS": 2, "DRAWS": 1, "PRODUCTS": 1, "WARM_UP": 1, "SIDE": {"cpu": 32}}
 FIGURES = {
     *("batch_size", "compile_seconds", "seconds_per_step", "steps_per_second", "images_per_second"),
@@ -21,17 +23,22 @@ FIGURES = {
 
 @pytest.fixture(autouse=True)
 def few_of_each(monkeypatch):
+    monkeypatch.setattr(largest_batch, "COMPILATIONS", 1)
     for name, value in SMALL.items():
         monkeypatch.setattr(bench, name, value)
 
 
 def test_the_report(tmp_path, capsys):
     workdir = tmp_path / "run"
-    assert main_jax.main(["--mode=bench", "--json", *arguments(workdir)]) == 0
+    assert main_jax.main(["--mode=bench", "--json", *arguments(workdir, bench__largest_batch=True)]) == 0
     assert not workdir.exists(), "nothing is written"
     found = json.loads(capsys.readouterr().out)
     assert set(found["peak_flops_per_second"]) == {"float32"}
-    assert found["memory"]["host_peak_bytes"] > 1e7 and found["memory"]["device_peak_bytes"] is None
+    memory, largest = found["memory"], found["largest_batch"]
+    assert memory["host_peak_bytes"] > 1e7 and memory["device_peak_bytes"] is None
+    assert memory["measured_by"] == "compiler" and 0.6 < memory["estimate_over_measured"] < 1.4
+    assert largest["compilations"] == 1 and largest["batch_size"] == 1024 and largest["too_large"] is None
+    assert memory["train_measured_bytes"] < largest["bytes_per_device"] < largest["room"]
     assert found["devices"] == 2 and found["parameters"] > 0 and found["dtype"] == "float32"
     # images, steps of the step or the sampler, operations: of one call
     calls = {
@@ -47,11 +54,12 @@ def test_the_report(tmp_path, capsys):
         assert figures["steps_per_second"] == pytest.approx(steps / seconds)
         assert figures["flops_per_second"] == pytest.approx(flops / seconds)
     table = bench._table(found)
-    assert "train" in table and "sample" in table and "MFU" in table and len(table.splitlines()) <= 8
+    assert "train" in table and "sample" in table and "MFU" in table and len(table.splitlines()) <= 10
 
 
 def test_the_share_is_of_the_peak_of_the_nets_type(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "_train", lambda *given: ({"flops_per_second": 3.0}, None))
+    training = SimpleNamespace(run=lambda flops: ({"flops_per_second": 3.0}, None), bytes_per_device=1)
+    monkeypatch.setattr(bench, "_Training", lambda program: training)
     monkeypatch.setattr(bench, "_sample", lambda *given: {"flops_per_second": 6.0})
     found = bench.measure(program(tmp_path, net__dtype="bfloat16"))
     peaks = found["peak_flops_per_second"]

@@ -2,34 +2,13 @@
 
 import json
 
-import pytest
-
 from diffusion.modes import how_long
 from diffusion.modes.describe import facts
-from diffusion.modes.how_long import PEAKS, Rate, estimate, peak_of, steps_per_second
+from diffusion.modes.how_long import Rate, estimate, steps_per_second
 from tests.tiny import program
 
 
-@pytest.mark.parametrize(
-    ("kind", "row"),
-    [
-        ("NVIDIA H100 80GB HBM3", "H100"),
-        ("NVIDIA GH200 480GB", "GH200"),
-        ("Tesla T4", "T4"),
-        ("NVIDIA A100-SXM4-40GB", "A100"),
-        ("Tesla V100-SXM2-16GB", "V100"),
-        ("NVIDIA L4", "L4"),
-        ("NVIDIA L40S", "L40S"),
-        ("TPU v5 lite", "TPU v5 lite"),
-        ("TPU v4", "TPU v4"),
-    ],
-)
-def test_a_device_finds_its_row(kind, row):
-    assert peak_of(kind) == PEAKS[row]
-
-
-def test_an_unknown_device_has_no_peak_and_no_estimate(tmp_path, monkeypatch):
-    assert peak_of("NVIDIA T400") is None and peak_of("cpu") is None
+def test_an_unknown_device_has_no_estimate(tmp_path, monkeypatch):
     monkeypatch.setattr(how_long.jax, "default_backend", lambda: "gpu")
     assert how_long.rate(tmp_path, 1.0, 1) is None
     found = estimate(None, 1.0, 1.0)

@@ -17,8 +17,8 @@ from diffusion.nets.model import make_net
 from diffusion.nets.norms import NORMS
 from diffusion.nets.patches import patched, unpatched
 from diffusion.nets.positions import rotary, sincos, turned
+from diffusion.nets.remat import REMATS
 from diffusion.nets.seen import with_layers
-from diffusion.nets.stack import REMATS
 from diffusion.state import count_parameters
 from diffusion.types import Ports
 from tests.nets.tiny_nets import C_NOISE, NO_PORTS, PORTS, RNG, X, shapes, stirred, tiny

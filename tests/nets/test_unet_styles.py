@@ -10,10 +10,11 @@ from diffusion.nets.backbones import NETS
 from diffusion.nets.conditions import label
 from diffusion.nets.edm2_unet import edm2
 from diffusion.nets.model import make_net
+from diffusion.nets.remat import run
 from diffusion.nets.resampling import check_taps, resample
 from diffusion.nets.seen import with_layers
 from diffusion.nets.unet import unet
-from diffusion.nets.unet_blocks import BlockStyle, ResBlock, run
+from diffusion.nets.unet_blocks import BlockStyle, ResBlock
 from diffusion.state import count_parameters
 from diffusion.types import Ports
 from tests.nets.tiny_nets import C_NOISE, PORTS, X, shapes, tiny
@@ -118,10 +119,11 @@ def test_groups_are_no_narrower_than_asked_and_divide(c, groups, group_width, wa
 STYLES = ["unet, ddpmpp", "edm2"]
 
 
+@pytest.mark.parametrize("remat", ["blocks", "dots"])
 @pytest.mark.parametrize("kind", STYLES)
-def test_remat_computes_blocks_again_and_changes_nothing_else(kind):
+def test_remat_computes_blocks_again_and_changes_nothing_else(kind, remat):
     given = X, C_NOISE, PORTS
-    nets = [tiny(kind, remat="blocks"), tiny(kind)]
+    nets = [tiny(kind, remat=remat), tiny(kind)]
     assert shapes(nets[0]) == shapes(nets[1])
     params = shapes(nets[0])
     programs = [str(jax.make_jaxpr(net.apply)({"params": params}, *given)) for net in nets]
@@ -157,8 +159,9 @@ def test_a_block_computed_again_has_the_same_answer_and_gradient():
         loss = lambda params: jnp.square(Nested(remat).apply(params, *given)).sum()  # noqa: E731
         return jax.jit(jax.value_and_grad(loss))(params)
 
-    plain, again = value_and_gradient("none"), value_and_gradient("blocks")
-    jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4), again, plain)
+    plain = value_and_gradient("none")
+    for again in (value_and_gradient(remat) for remat in ("blocks", "dots")):
+        jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4), again, plain)
 
 
 @pytest.mark.parametrize(("name", "joined"), [("unet_cifar", "noise1"), ("adm_64", "noise2")])
@@ -240,7 +243,7 @@ def test_attention_is_where_the_published_nets_have_it():
         (unet, 8, dict(vec="never"), "vec is 'never'"),
         (unet, 8, dict(middle="none"), "middle is 'none'; it must be one of: auto, attention, plain"),
         (unet, 8, dict(up_attention="first"), "up_attention is 'first'"),
-        (unet, 8, dict(remat="all"), "remat is 'all'; it must be one of: none, blocks"),
+        (unet, 8, dict(remat="all"), "remat is 'all'; it must be one of: none, blocks, dots"),
         (unet, 8, dict(resample_filter=(1.0, 2.0, 1.0)), "resample_filter is .* even number of taps"),
         (edm2, 8, dict(mults=()), "mults is"),
         (edm2, 10, dict(mults=(1, 2, 3)), "mults has 3 levels: the image size must be divisible by 4; it is 10"),

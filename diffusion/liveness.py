@@ -1,0 +1,263 @@
+"""The most bytes that the arrays within a function hold at once, from shapes; nothing is compiled or run.
+
+A model of what XLA does. Equations run in the order in which JAX wrote them, equal ones once, and an array goes when
+nothing reads it any more. What works element by element is fused into its readers: it needs no array of its own unless
+a product or a loop reads it, but what it is made of stays for as long.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+
+CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "shard_map")
+AGAIN = ("checkpoint", "remat", "remat2")  # calls whose inside the backward pass repeats
+LOOPS = ("scan", "while", "cond")
+PRODUCTS = ("dot_general", "conv_general_dilated", "dot_product_attention")
+SAME = ("reshape", "squeeze", "expand_dims")
+OTHERS = ("gather", "concatenate", "dynamic_update_slice", "random_bits", "sort", "top_k")
+REDUCTIONS = ("reduce_", "arg", "cum", "scatter")  # as beginnings
+
+
+class Compiler(NamedTuple):
+    """How XLA differs between platforms.
+
+    Attributes:
+      again: it computes again what remat asks for outside of loops, and does not find that it is there already.
+      fuses_reductions: a sum over other axes than the last reads what is not in memory.
+      fuses_products: so do matrix products and convolutions.
+      keeps: primitives whose answer is an array where more than one equation reads it.
+    """
+
+    again: bool
+    fuses_reductions: bool
+    fuses_products: bool
+    keeps: tuple[str, ...]
+
+
+DEAR = ("exp", "exp2", "logistic", "log", "tanh", "erf", "div", "pow", "sqrt", "rsqrt")
+COMPILERS = {
+    "cpu": Compiler(again=False, fuses_reductions=False, fuses_products=False, keeps=DEAR),
+    "gpu": Compiler(again=True, fuses_reductions=True, fuses_products=False, keeps=()),
+    "tpu": Compiler(again=True, fuses_reductions=True, fuses_products=True, keeps=()),
+}
+
+
+@dataclass(eq=False)
+class Value:
+    """What an equation answers or is given.
+
+    Attributes:
+      size: bytes.
+      parts: what its readers compute it from, if they do; None of an array.
+      kept: it is an array where more than one equation reads it.
+      same: another value, of which it is only a view.
+      born, last: times at which it, or what is made of it, is first and last there.
+    """
+
+    size: int
+    parts: tuple["Value", ...] | None = None
+    kept: bool = False
+    same: "Value | None" = None
+    born: int | None = None
+    last: int = -1
+
+
+class Step(NamedTuple):
+    """An equation that makes arrays: of arrays that it ``reads``, and of values that it ``fuses``.
+
+    ``inside`` are the bytes of a loop's body.
+    """
+
+    reads: tuple[Value, ...]
+    fuses: tuple[Value, ...]
+    answers: tuple[Value, ...]
+    inside: int
+
+    @property
+    def given(self) -> tuple[Value, ...]:
+        return self.reads + self.fuses
+
+
+def peak_bytes(function: Callable[..., Any], *abstract: Any, platform: str) -> int:
+    """Of all that ``function`` computes, its answers included, what it is given not.
+
+    Args:
+      abstract: arguments, arrays or ``jax.ShapeDtypeStruct``.
+      platform: "cpu", "gpu" or "tpu".
+    """
+    jaxpr = jax.make_jaxpr(function)(*abstract).jaxpr
+    return _peak(jaxpr, (), COMPILERS.get(platform, COMPILERS["gpu"]))
+
+
+def _peak(jaxpr: Any, slices: Sequence[int], compiler: Compiler) -> int:
+    """Bytes. ``slices`` are inputs that a loop cuts out of an array, which are made where they are needed; the others
+    are held elsewhere."""
+    given = [Value(_bytes(v), ()) if i in slices else _held() for i, v in enumerate(jaxpr.invars)]
+    reading = _Reading(compiler)
+    answers = reading.inline(jaxpr, given)
+    return _most(_needed(reading.steps, answers), answers)
+
+
+@dataclass
+class _Reading:
+    """A jaxpr as a list of steps, the calls in it opened."""
+
+    compiler: Compiler
+    steps: list[Step] = field(default_factory=list)
+    literals: dict[str, Value] = field(default_factory=dict)
+    seen: dict[Any, tuple[Value, ...]] = field(default_factory=dict)
+
+    def inline(self, jaxpr: Any, given: Sequence[Value]) -> list[Value]:
+        found = dict(zip(jaxpr.invars, given, strict=True)) | {v: _held() for v in jaxpr.constvars}
+
+        def read(v: Any) -> Value:
+            if hasattr(v, "val"):
+                return self.literals.setdefault(f"{v.val} {v.aval}", _held())
+            return found[v]
+
+        for equation in jaxpr.eqns:
+            answers = self._answers(equation, tuple(map(read, equation.invars)))
+            found.update(zip(equation.outvars, answers, strict=True))
+        return [_itself(read(v)) for v in jaxpr.outvars]
+
+    def _answers(self, equation: Any, given: tuple[Value, ...]) -> Sequence[Value]:
+        name = equation.primitive.name
+        if name in AGAIN and (self.compiler.again or not equation.params["prevent_cse"]):
+            given = tuple(Value(0, same=v) for v in given)  # equations of these are none of the first time's
+        if name in CALLS or name in AGAIN:
+            return self.inline(_jaxprs(equation)[0], given)
+        key = _key(equation, given)
+        if key not in self.seen:
+            given = tuple(map(_itself, given))
+            self.seen[key] = (Value(0, same=given[0]),) if name in SAME else self._made(equation, given)
+        return self.seen[key]
+
+    def _made(self, equation: Any, given: tuple[Value, ...]) -> tuple[Value, ...]:
+        name, sizes = equation.primitive.name, [_bytes(v) for v in equation.outvars]
+        if not (name in LOOPS + OTHERS or name.startswith(REDUCTIONS) or _is_product(name)):
+            return tuple(Value(size, given, name in self.compiler.keeps) for size in sizes)
+        answers = tuple(map(Value, sizes))
+        fuses = self._fuses(equation)
+        inside = self._inside(equation) if name in LOOPS else 0
+        self.steps.append(Step(() if fuses else given, given if fuses else (), answers, inside))
+        return answers
+
+    def _fuses(self, equation: Any) -> bool:
+        """Whether it reads what is not in memory."""
+        name = equation.primitive.name
+        if _is_product(name):
+            return self.compiler.fuses_products
+        return name.startswith(REDUCTIONS) and (self.compiler.fuses_reductions or _over_the_last_axis(equation))
+
+    def _inside(self, equation: Any) -> int:
+        """Of a loop's body, or the dearer branch, beside what it is given and what the loop answers."""
+        jaxprs, params = _jaxprs(equation), equation.params
+        whole = params["num_consts"] + params["num_carry"] if equation.primitive.name == "scan" else math.inf
+        return max(_peak(j, [i for i in range(len(j.invars)) if i >= whole], self.compiler) for j in jaxprs)
+
+
+def _needed(steps: Sequence[Step], answers: Sequence[Value]) -> list[Step]:
+    """Without those whose answers nobody reads."""
+    wanted, kept = set(_origins(answers)), []
+    for step in reversed(steps):
+        if not wanted.isdisjoint(step.answers):
+            wanted.update(_origins(step.given, wanted))
+            kept.append(step)
+    return kept[::-1]
+
+
+def _origins(values: Sequence[Value], known: set[Value] = frozenset()) -> Iterator[Value]:
+    """The values and all that they are computed from, each once, without what is known."""
+    todo, seen = list(values), set()
+    while todo:
+        v = todo.pop()
+        if v not in seen and v not in known:
+            seen.add(v)
+            todo += v.parts or ()
+            yield v
+
+
+def _arrays(steps: Sequence[Step], answers: Sequence[Value]) -> set[Value]:
+    """Of the values that readers could compute, those that are arrays all the same."""
+    found = {v for step in steps for v in step.reads if v.parts is not None}
+    readers: dict[Value, int] = {}
+    for v in _origins([v for step in steps for v in step.given] + list(answers)):
+        for part in v.parts or ():
+            readers[part] = readers.get(part, 0) + 1
+    return found | {v for v, times in readers.items() if v.kept and times > 1}
+
+
+def _most(steps: Sequence[Step], answers: Sequence[Value]) -> int:
+    """The largest sum of arrays that are there at one time. Step i runs at 2 i + 1; what it reads is made at 2 i."""
+    arrays = _arrays(steps, answers)
+
+    def read(values: Sequence[Value], time: int) -> Iterator[Value]:
+        """Arrays that are made for it come out."""
+        todo = list(values)
+        while todo:
+            v = todo.pop()
+            is_array = v.parts is None or v in arrays
+            v.last = max(v.last, time if is_array else -1)
+            if v in arrays and v.born is None:
+                v.born = time
+                yield v
+                todo += v.parts
+            elif not is_array:
+                todo += v.parts
+
+    end, made = 2 * len(steps), []
+    for i, step in enumerate(steps):
+        made += [*read(step.given, 2 * i), *read(step.given, 2 * i + 1), *step.answers]
+        for v in step.answers:
+            v.born = v.last = 2 * i + 1
+    made += read(answers, end)
+    change = [0] * (end + 2)
+    for v in made:
+        change[v.born] += v.size
+        change[v.last + 1] -= v.size
+    most = now = 0
+    for time in range(end + 1):
+        now += change[time]
+        most = max(most, now + (steps[time // 2].inside if time % 2 else 0))
+    return most
+
+
+def _itself(v: Value) -> Value:
+    while v.same is not None:
+        v = v.same
+    return v
+
+
+def _held() -> Value:
+    return Value(0, born=0)
+
+
+def _jaxprs(equation: Any) -> list[Any]:
+    values = [v for value in equation.params.values() for v in (value if isinstance(value, tuple | list) else [value])]
+    return [getattr(v, "jaxpr", v) for v in values if type(v).__name__ in ("Jaxpr", "ClosedJaxpr")]
+
+
+def _is_product(name: str) -> bool:
+    return any(product in name for product in PRODUCTS)
+
+
+def _over_the_last_axis(equation: Any) -> bool:
+    axes = equation.params.get("axes", ())
+    return not axes or len(equation.invars[0].aval.shape) - 1 in axes
+
+
+def _key(equation: Any, given: tuple[Value, ...]) -> Any:
+    """Equal for equations of equal answers; the equation itself where that cannot be told."""
+    key = equation.primitive, given, tuple(equation.params.items()), tuple(v.aval for v in equation.outvars)
+    try:
+        hash(key)
+    except TypeError:
+        return id(equation)
+    return key if given else id(equation)
+
+
+def _bytes(v: Any) -> int:
+    return math.prod(v.aval.shape) * v.aval.dtype.itemsize

@@ -1,0 +1,73 @@
+"""The most bytes at once, by hand for small functions, and what remat changes."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from diffusion.liveness import COMPILERS, peak_bytes
+
+N = 32
+A = 4 * N * N  # bytes of one matrix
+X = jax.ShapeDtypeStruct((N, N), jnp.float32)
+
+CASES = {
+    # of three products in a row two are there at a time
+    "a chain": (lambda x: x @ x @ x @ x, {"cpu": 2, "gpu": 2, "tpu": 2}),
+    # the answers of the first two are read by the last
+    "what is read later": (lambda x: (x @ x) @ ((x @ jnp.sin(x)) @ x), {"cpu": 3, "gpu": 3, "tpu": 3}),
+    "what nobody reads": (lambda x: (x @ x, x @ x @ x)[0], {"cpu": 1, "gpu": 1, "tpu": 1}),
+    "equal equations": (lambda x: (x @ x) + (x @ x), {"cpu": 1, "gpu": 1, "tpu": 1}),
+    # x + 1 is an array for the product; on a TPU the product makes it from x
+    "what a product reads": (lambda x: (x + 1) @ (x + 1), {"cpu": 2, "gpu": 2, "tpu": 1}),
+    "what a sum reads": (lambda x: (x + 1).sum(1) * 0, {"cpu": 0, "gpu": 0, "tpu": 0}),
+    "what a sum over rows reads": (lambda x: (x + 1).sum(0) * 0, {"cpu": 1, "gpu": 0, "tpu": 0}),
+    # tanh(x @ x) is read twice: kept where it is dear to make
+    "what is dear": (lambda x: (jnp.tanh(x @ x) * jnp.tanh(x @ x)) @ x, {"cpu": 3, "gpu": 2, "tpu": 2}),
+}
+
+
+@pytest.mark.parametrize("platform", COMPILERS)
+@pytest.mark.parametrize("name", CASES)
+def test_arrays_are_counted_while_they_are_read(name, platform):
+    function, wanted = CASES[name]
+    assert peak_bytes(function, X, platform=platform) == pytest.approx(wanted[platform] * A, abs=4 * N)
+
+
+def test_a_loop_s_inside_counts_once_and_its_answers_whole():
+    def body(x, _):
+        return x + (x @ x) @ x, x @ x
+
+    found = peak_bytes(lambda x: jax.lax.scan(body, x, None, length=7), X, platform="gpu")
+    assert found == (1 + 7) * A + 2 * A, "carry and stack, and within two products"
+
+
+def blocks(policy, scanned):
+    """A gradient through four blocks of two products."""
+
+    def block(x, w):
+        return x + jnp.tanh(x @ w) @ w
+
+    again = block if policy is None else jax.checkpoint(block, policy=policy, prevent_cse=not scanned)
+
+    def loss(ws, x):
+        if scanned:
+            return jax.lax.scan(lambda x, w: (again(x, w), None), x, ws)[0].sum()
+        for w in ws:
+            x = again(x, w)
+        return x.sum()
+
+    return jax.grad(loss)
+
+
+@pytest.mark.parametrize("platform", COMPILERS)
+@pytest.mark.parametrize("scanned", [True, False])
+def test_remat_lowers_the_peak(platform, scanned):
+    """But not on a CPU outside of a loop: XLA finds there that the inside has been computed, and keeps it."""
+    policies = (None, jax.checkpoint_policies.dots_saveable, jax.checkpoint_policies.nothing_saveable)
+    ws = jax.ShapeDtypeStruct((4, N, N), jnp.float32)
+    rows = jax.ShapeDtypeStruct((8 * N, N), jnp.float32)
+    found = [peak_bytes(blocks(policy, scanned), ws, rows, platform=platform) for policy in policies]
+    if platform == "cpu" and not scanned:
+        assert found[0] == found[1] == found[2]
+    else:
+        assert found[0] >= found[1] > found[2]
