@@ -57,7 +57,7 @@ def main() -> None:
             slow, fast = (1e3 * statistics.median(s) for s in taken)
             ratio = statistics.median(np.divide(*taken).tolist())
             print(
-                f"width {width}: encoder {share(images):.0%} of the net's FLOPs; encoding in the step {slow:.1f} ms, "
+                f"width {width}: encoder {share(kept):.0%} of the net's FLOPs; encoding in the step {slow:.1f} ms, "
                 f"encoded before {fast:.1f} ms, x{ratio:.2f}; the set was encoded in {seconds:.1f} s"
             )
 
@@ -68,7 +68,7 @@ def program(width: int, encodings: str) -> Program:
 
 
 def share(p: Program) -> float:
-    """FLOPs to encode an image, of those to train the net on it."""
+    """FLOPs to encode an image, of those to train the net on it encoded."""
     image = jax.ShapeDtypeStruct((1, *p.transform.shape), jnp.uint8)
     return flops(p.diffusion.codec.encode, p.diffusion.codec.frozen, image) / facts(p)["flops_per_image"]
 

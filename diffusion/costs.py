@@ -11,15 +11,17 @@ BACKWARD = 2  # a backward pass costs two forward ones, or up to 0.3 % less: the
 
 
 def of_training(program: Program, params: Params) -> int:
-    """One training image: encoded, with the set that it is drawn from, by the codec's frozen weights, then forward and
-    backward through the net. What remat computes again is no work done, and not counted.
+    """One training image: encoded, with the set that it is drawn from, by the codec's frozen weights (unless it was
+    before, `data.encodings`), then forward and backward through the net. What remat computes again is no work done, and
+    not counted.
 
     Args:
       params: arrays or shapes, here and below.
     """
     sets, codec = program.loading.sets, program.diffusion.codec
     image = jax.ShapeDtypeStruct((1, *program.transform.shape), jnp.float32 if codec.latent else jnp.uint8)
-    encoded = flops(codec.encode, codec.frozen, image) * (1 + (sets.places if sets else 0))
+    images = 0 if program.loading.encodings else 1 + (sets.places if sets else 0)
+    encoded = images * flops(codec.encode, codec.frozen, image)
     return encoded + (1 + BACKWARD) * _of_net(program, params, program.diffusion.net.example)
 
 

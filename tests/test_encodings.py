@@ -15,6 +15,7 @@ from diffusion import disk, encode, encoded, feed, train
 from diffusion.data.encodings import NAME, Encodings, read
 from diffusion.data.unfinished import partial_of
 from diffusion.errors import ConfigError, DataError, DiskError, Stopped
+from diffusion.modes.describe import facts
 from diffusion.signals import StopRequest
 from tests.tiny import arguments, log, program, state_print
 
@@ -177,6 +178,11 @@ def test_damage_is_found_before_anything_is_written(copy, tmp_path, capsys, case
     assert main_jax.main(arguments(tmp_path / "run", **QUIET, data__encodings=copy)) == 2
     found = capsys.readouterr().err
     assert said in found and found.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_training_is_said_to_cost_less_by_the_encoder(folder):
+    images, kept = (facts(program("unused", **QUIET, data__encodings=where)) for where in ("", folder))
+    assert images["flops_per_image"] > kept["flops_per_image"] and images["parameters"] == kept["parameters"]
 
 
 def test_they_are_made_once(folder, copy, tmp_path, capsys):
