@@ -61,7 +61,7 @@ def replaced(page: str, name: str, table: str) -> str:
     Raises:
       ValueError: the page has no place, or several, for a table of this name.
     """
-    place = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(\n?<!-- end of {re.escape(name)} -->)", re.DOTALL)
+    place = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end of {re.escape(name)} -->)", re.DOTALL)
     page, count = place.subn(lambda found: f"{found[1]}\n{table}\n{found[2]}", page)
     if count != 1:
         raise ValueError(f"the page has {count} places '<!-- {name} --> … <!-- end of {name} -->'; it must have one")
