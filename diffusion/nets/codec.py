@@ -43,7 +43,7 @@ class Codec:
     bounded: bool
     latent: bool = False
     draw: Callable[[Array, Array | None], Array] = _as_encoded
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)  # so that a codec can be the key of a cache
 
     def encoded(self, frozen: Frozen, x: Array) -> Array:
         """f32[b h' w' e] of images u8[b h w c], or of floats that were encoded before; latents are images to a codec of
