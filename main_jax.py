@@ -99,12 +99,13 @@ def run(argv: list[str], stop: Any) -> None:
     args, overrides = parse(argv)
     config, workdir = resolve(args, overrides)
     keep_heap()
-    two_cpu_devices()
-    from diffusion.build import build, cluster, compiling
+    from diffusion.build import build, cluster, compiling, halves_on_cpu
     from diffusion.cluster import join
     from diffusion.compile_cache import keep_compiled
     from diffusion.modes import MODES, OF_A_RUN, STOPPABLE
 
+    if halves_on_cpu(config):
+        two_cpu_devices()
     join(cluster(config))
     keep_compiled(compiling(config).cache)
     program = build(config, workdir, training=args.mode not in OF_A_RUN)

@@ -12,13 +12,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from benchmarks import contest_shapes as shapes
 from benchmarks.contest_worker import serve, task_of
 from benchmarks.strict import timed_step
 from configs.default import get_config
 from diffusion import keys
-from diffusion.build import build
+from diffusion.build import build, halves_on_cpu
 from diffusion.compile_cache import keep_compiled
 from diffusion.config import override
 from diffusion.heap import keep_heap
@@ -32,10 +33,12 @@ from diffusion.sample_step import Held, make_sample_step
 def main() -> None:
     task = task_of(sys.argv[1])
     keep_heap()
-    two_cpu_devices()
     keep_compiled("auto")
     with tempfile.TemporaryDirectory() as folder:
-        program = built(task, Path(folder))
+        config = config_of(task, Path(folder))
+        if halves_on_cpu(config):
+            two_cpu_devices()
+        program = build(config, Path(folder) / "run")
         found = facts(program)
         about = {name: found[name] for name in ("parameters", "flops_per_image", "flops_per_sample")}
         about |= {"version": f"JAX {jax.__version__}", "device": jax.devices()[0].device_kind}
@@ -50,8 +53,8 @@ def main() -> None:
         )
 
 
-def built(task: dict, folder: Path) -> Program:
-    """The program of a row of ``SHAPES``, on as many random images as a batch has."""
+def config_of(task: dict, folder: Path) -> ConfigDict:
+    """Of a row of ``SHAPES``, with as many random images as a batch has, which are written into the folder."""
     shape = shapes.SHAPES[task["shape"]]
     fields = {
         "data.batch_size": task["batch"],
@@ -73,7 +76,7 @@ def built(task: dict, folder: Path) -> Program:
     }
     latent = {"data.source": "latents", "codec.name": "latents"} if shape["image"][-1] == 4 else {"data.source": "npz"}
     texts = [f"{name}={_text(value)}" for name, value in (latent | fields).items()]
-    return build(override(get_config().unlock(), texts).lock(), folder / "run")
+    return override(get_config().unlock(), texts).lock()
 
 
 def _text(value: object) -> str:

@@ -46,7 +46,8 @@ def program(devices: int, slices: int) -> Program:
 
 def timed_step(p: Program) -> Callable[[], float]:
     """A function that takes one step and answers its seconds."""
-    train_step, state = make_train_step(p.diffusion, p.optimiser, p.mesh), _fresh_state(p)
+    state = _fresh_state(p)
+    train_step = make_train_step(p.diffusion, p.optimiser, p.mesh, state)
     frozen, batch = put_replicated(p.mesh, p.diffusion.codec.frozen), _random_batch(p, 0)
     words = put_rows(p.mesh, np.full(p.mesh.size, GO_ON, np.int32))
 

@@ -175,8 +175,6 @@ def _apply(
     grad_norms = _norms("train/grad_norm", grads)
     suspect = Suspect(bad_rows, total / jnp.maximum(count, 1), grad_norms["train/grad_norm"])
     ok = _healthy(suspect, o.max_loss)
-    # zeros where not ok: the discarded branch must not put NaN into anything that is selected later
-    grads = jax.tree.map(lambda g: jnp.where(ok, g, jnp.zeros_like(g)), grads)
     direction, opt_state = o.tx.update(grads, state.opt_state, state.params)
     rate = o.rate(state.updates) * state.plateau.scale
     params = optim.apply(state.params, direction, rate)

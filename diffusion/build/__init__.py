@@ -34,7 +34,9 @@ from diffusion.data.transforms import Transform, make_transform
 from diffusion.errors import ConfigError, DataError
 from diffusion.extractors import EXTRACTORS
 from diffusion.mesh import make_mesh
+from diffusion.nets.backbones import NETS
 from diffusion.nets.conditions import SET
+from diffusion.nets.dit import dit
 from diffusion.program import CLASS_CONDITION, Loading, Program
 from diffusion.tables import rows
 
@@ -124,6 +126,17 @@ def cluster(config: ConfigDict) -> settings.Cluster:
 def compiling(config: ConfigDict) -> settings.Compile:
     """Where compiled programs are kept; for `diffusion.compile_cache`, before anything is compiled."""
     return section("compile", settings.Compile, config.compile)
+
+
+def halves_on_cpu(config: ConfigDict) -> bool:
+    """Whether a CPU run had better be on two devices (`diffusion.mesh.two_cpu_devices`), before any device is used.
+
+    Convolutions had, as few channels keep one thread busy alone. XLA shares a transformer's products out among threads
+    by itself, and one device updates the weights once: a step of the DiT of docs/performance.md took 0.84 of the time.
+    """
+    net, wanted = NETS.get(config.net.name), config.mesh.data * config.mesh.fsdp
+    alone = wanted <= 1 and config.mesh.fsdp == 1
+    return not (alone and getattr(net, "func", net) is dit)
 
 
 def _holds_run(workdir: Path) -> bool:
