@@ -602,3 +602,20 @@ SETTINGS = [c for c in vars(settings).values() if dataclasses.is_dataclass(c)]
 )
 def test_every_setting_is_used(kind):
     assert {field.name for field in dataclasses.fields(kind)} <= attributes_read()
+
+
+@pytest.mark.parametrize(
+    ("fields", "halves"),
+    [
+        ([], True),
+        (["net.name=edm2"], True),
+        (["net.name=dit"], False),
+        (["net.name=jit_b_16"], False),
+        (["net.name=dit", "mesh.data=1"], False),
+        (["net.name=dit", "mesh.data=2"], True),
+        (["net.name=dit", "mesh.fsdp=2"], True),
+        (["net.name=none_such"], True),  # `build` refuses it by name
+    ],
+)
+def test_a_cpu_is_split_for_convolutions_or_where_somebody_asks(fields, halves):
+    assert building.halves_on_cpu(override(get_config().unlock(), fields)) == halves

@@ -89,6 +89,14 @@ def test_global_norm_clip():
     jax.tree.map(np.testing.assert_array_equal, direction, small)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 100.0, float("nan")])
+def test_the_global_norm_is_clipped_as_optax_clips_it(scale):
+    grads, direction = clipped("global_norm", scale, max_norm=2.0)
+    theirs = optax.clip_by_global_norm(2.0)
+    wanted, _ = theirs.update(grads, theirs.init(PARAMS))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), direction, wanted)
+
+
 def test_adaptive_clip_limits_each_unit_by_its_weights():
     _, direction = clipped("adaptive", 100.0, clipping=0.02)
     got = np.linalg.norm(direction["dense"]["kernel"], axis=0)

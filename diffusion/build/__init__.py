@@ -134,9 +134,8 @@ def halves_on_cpu(config: ConfigDict) -> bool:
     Convolutions had, as few channels keep one thread busy alone. XLA shares a transformer's products out among threads
     by itself, and one device updates the weights once: a step of the DiT of docs/performance.md took 0.84 of the time.
     """
-    net, wanted = NETS.get(config.net.name), config.mesh.data * config.mesh.fsdp
-    alone = wanted <= 1 and config.mesh.fsdp == 1
-    return not (alone and getattr(net, "func", net) is dit)
+    net = NETS.get(config.net.name)
+    return getattr(net, "func", net) is not dit or max(config.mesh.data, config.mesh.fsdp) > 1
 
 
 def _holds_run(workdir: Path) -> bool:

@@ -42,7 +42,11 @@ def stacked(
     if not layers:
         return x
     scanned = nn.scan(
-        body, variable_axes={"params": 0}, split_rngs={"params": True}, length=len(layers), unroll=_unrolled(layers, remat)
+        body,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        length=len(layers),
+        unroll=_unrolled(layers, remat),
     )
     block = make(name=name)
     x, found = scanned(block, x, jnp.arange(layers.start, layers.stop, dtype=jnp.int32))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion.flops import flops
+from diffusion.nets import stack
 from diffusion.nets.backbones import NETS
 from diffusion.nets.conditions import label
 from diffusion.nets.dit import Mlp, dit
@@ -56,8 +57,10 @@ def stacked_weights(loop, scanned):
     }
 
 
+@pytest.mark.parametrize("unrolled", [False, True])
 @pytest.mark.parametrize("kind", ["jit_b_16", pytest.param("dit", marks=pytest.mark.slow)])
-def test_a_scan_is_the_loop_with_stacked_weights(kind):
+def test_a_scan_is_the_loop_with_stacked_weights(kind, unrolled, monkeypatch):
+    monkeypatch.setattr(stack, "MOST_UNROLLED", 3 if unrolled else 2)
     more = dict(depth=3, dropout=0.3)
     loop, scanned = (tiny(kind, scan=scan, **more) for scan in (False, True))
     params, keys = stirred(shapes(loop)), jax.random.split(jax.random.key(0), 2)
@@ -66,6 +69,15 @@ def test_a_scan_is_the_loop_with_stacked_weights(kind):
     wanted = jax.jit(loop.apply)({"params": params}, X, C_NOISE, PORTS, keys)
     got = jax.jit(scanned.apply)({"params": stacked}, X, C_NOISE, PORTS, keys)
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("depth", "remat", "unroll"), [(3, "none", 3), (3, "blocks", 1), (13, "none", 1)])
+def test_a_shallow_stack_is_unrolled_on_a_cpu(depth, remat, unroll):
+    net = tiny("dit", depth=depth, remat=remat)
+    params = stirred(shapes(net))
+    traced = jax.make_jaxpr(net.apply)({"params": params}, X, C_NOISE, PORTS)
+    found = [e.params for e in traced.eqns if e.primitive.name == "scan"]
+    assert [(p["length"], p["unroll"]) for p in found] == [(depth, unroll)]
 
 
 def test_blocks_do_not_share_their_dropout():
@@ -99,7 +111,7 @@ def lines(depth, **more):
 
 
 def test_a_scanned_program_does_not_grow_with_the_depth():
-    assert lines(2) == lines(20)
+    assert lines(stack.MOST_UNROLLED + 1) == lines(20)
     assert lines(3, scan=False) > lines(2, scan=False)
 
 

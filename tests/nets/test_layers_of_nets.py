@@ -17,6 +17,7 @@ from diffusion.nets.layers import (
     ddpmpp_embedding,
     doubled_convolution,
     dropout,
+    held,
     noise_embedding,
     normalised,
 )
@@ -340,3 +341,22 @@ def test_products_of_dense_layers_and_of_pixels_are_linen_s(ours, theirs, about,
     tolerance = 1e-5 if dtype == jnp.float32 else 0.05
     found = jax.tree.map(lambda a: np.asarray(a, np.float32), found)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), *found)
+
+
+@pytest.mark.parametrize("shape", [(2, 64), (3, 5), (1, 1), (4, 24)])
+def test_what_is_held_is_the_same_to_the_bit(shape):
+    a, b = jnp.asarray(RNG.normal(0, 1e6, shape), jnp.float32), jnp.full(shape, 1e-30)
+    for got, wanted in zip(jax.jit(held)(a, b), (a, b), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_what_is_held_is_not_computed_once_a_pixel():
+    """The loop over pixels reads the root that XLA would otherwise take at each of them."""
+
+    def answer(x, small, hold):
+        (factor,) = held(jnp.sqrt(small) + 1.0) if hold else (jnp.sqrt(small) + 1.0,)
+        return x * factor[:, None, None, :]
+
+    x, small = jnp.ones((2, 8, 8, 16)), jnp.ones((2, 16))
+    texts = [jax.jit(answer, static_argnums=2).lower(x, small, hold).compile().as_text() for hold in (False, True)]
+    assert ["dot" in text or "ynn" in text for text in texts] == [False, True]
