@@ -82,13 +82,16 @@ def _reduced(program: Program, term: Any, shared: Any, rows: Any) -> Any:
 
 def abstract_batch(program: Program, rows: int) -> Batch:
     """A batch of so many rows, as shapes."""
-    array, shape = jax.ShapeDtypeStruct, program.transform.shape
-    of_images = jnp.float32 if program.diffusion.codec.latent else jnp.uint8
+    array, shape, codec = jax.ShapeDtypeStruct, program.transform.shape, program.diffusion.codec
+    of_images = jnp.float32 if codec.latent else jnp.uint8
+    x = array((rows, *shape), of_images)
+    if program.loading.encodings is not None:
+        x = jax.eval_shape(codec.encoded, codec.frozen, x)
     cond = {CLASS_CONDITION: array((rows,), jnp.int32)}
     if program.loading.sets:
         places = program.loading.sets.places
         cond[SET] = ImageSet(array((rows, places, *shape), of_images), array((rows, places), bool))
-    return Batch(array((rows, *shape), of_images), cond, array((rows,), jnp.int32), array((rows,), bool))
+    return Batch(x, cond, array((rows,), jnp.int32), array((rows,), bool))
 
 
 def _held(program: Program, tree: Any) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 # of mallopt(3)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
-NEVER = 2**31 - 1
+NEVER = -1  # to trim
 PAD = 64 << 20  # bytes by which the heap grows at a time
 
 # what a GPU's or a TPU's driver puts there

@@ -15,6 +15,7 @@ from diffusion import disk, encode, encoded, feed, train
 from diffusion.data.encodings import NAME, Encodings, read
 from diffusion.data.unfinished import partial_of
 from diffusion.errors import ConfigError, DataError, DiskError, Stopped
+from diffusion.modes.bench import _random_batch
 from diffusion.modes.describe import facts
 from diffusion.signals import StopRequest
 from tests.tiny import arguments, log, program, state_print
@@ -183,6 +184,13 @@ def test_damage_is_found_before_anything_is_written(copy, tmp_path, capsys, case
 def test_training_is_said_to_cost_less_by_the_encoder(folder):
     images, kept = (facts(program("unused", **QUIET, data__encodings=where)) for where in ("", folder))
     assert images["flops_per_image"] > kept["flops_per_image"] and images["parameters"] == kept["parameters"]
+
+
+def test_bench_times_a_step_on_what_the_loader_reads(folder):
+    p = program("unused", **QUIET, data__encodings=folder)
+    records, transform = encoded.of_split(p, "train")
+    kept, x = transform(records[0].image, None), _random_batch(p, 0).x
+    assert (x.shape, x.dtype) == ((p.rows, *kept.shape), kept.dtype)
 
 
 def test_they_are_made_once(folder, copy, tmp_path, capsys):

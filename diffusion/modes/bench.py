@@ -207,13 +207,13 @@ def _fresh_state(program: Program) -> TrainState:
 
 
 def _random_batch(program: Program, seed: int) -> Batch:
-    """Uniform pixels and every class in turn; the rows beyond the batch size are not valid."""
+    """Uniform pixels, or normal latents or encodings; every class in turn; rows beyond the batch size are not valid."""
     rows = program.rows // jax.process_count()
     id_ = np.arange(rows, dtype=np.int32) + rows * jax.process_index()
-    images = np.random.default_rng([seed, jax.process_index()]).integers(
-        0, 256, (rows, *program.transform.shape), np.uint8
-    )
-    batch = Batch(images, _conditions(program, rows), id_, id_ < program.loading.batch_size)
+    random, x = np.random.default_rng([seed, jax.process_index()]), abstract_batch(program, rows).x
+    of_pixels = x.dtype == np.uint8
+    given = random.integers(0, 256, x.shape, np.uint8) if of_pixels else random.standard_normal(x.shape, np.float32)
+    batch = Batch(given, _conditions(program, rows), id_, id_ < program.loading.batch_size)
     return put_rows(program.mesh, batch)
 
 
