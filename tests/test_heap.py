@@ -65,4 +65,4 @@ def test_an_accelerator_and_who_chose_are_left_alone(monkeypatch, tmp_path, ther
     free = not there and not chosen and sys.platform.startswith("linux")
     assert heap.keep_heap() == free == bool(asked)
     # the largest positive number would be 2 GiB, above which a large step's memory was given back each time
-    assert not asked or (heap.M_TRIM_THRESHOLD, -1) in asked
+    assert not asked or (heap.M_TRIM_THRESHOLD, -1) in [given[1:] for given in asked]
