@@ -132,7 +132,7 @@ def halves_on_cpu(config: ConfigDict) -> bool:
     """Whether a CPU run had better be on two devices (`diffusion.mesh.two_cpu_devices`), before any device is used.
 
     Convolutions had, as few channels keep one thread busy alone. XLA shares a transformer's products out among threads
-    by itself, and one device updates the weights once: a step of the DiT of docs/performance.md took 0.84 of the time.
+    by itself, and one device updates the weights once: a step of the DiT of docs/performance.md took 0.85 of the time.
     """
     net = NETS.get(config.net.name)
     return getattr(net, "func", net) is not dit or max(config.mesh.data, config.mesh.fsdp) > 1
