@@ -1,5 +1,6 @@
 """The shared layers against plain formulas in float64."""
 
+import contextlib
 import functools
 
 import jax
@@ -273,6 +274,15 @@ def test_ddpmpp_embedding_is_sin_then_cos_with_exponents_i_over_half_less_1():
     )
 
 
+@contextlib.contextmanager
+def in_float64():
+    jax.config.update("jax_enable_x64", True)  # the context of JAX has another name in its oldest version
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("mean", [0.0, 100.0])
 def test_group_norm_with_silu_has_value_and_gradient_of_both_in_float64(mean, dtype):
@@ -286,7 +296,7 @@ def test_group_norm_with_silu_has_value_and_gradient_of_both_in_float64(mean, dt
         h = (grouped / jnp.sqrt(jnp.square(grouped).mean((1, 3), keepdims=True) + 1e-5)).reshape(x.shape)
         return jax.nn.silu(h * gain[:, None, None, :] + offset[:, None, None, :])
 
-    with jax.enable_x64(True):
+    with in_float64():
         given = [jnp.asarray(np.asarray(a, np.float64)) for a in (x, gain, offset)]
         wanted = jax.value_and_grad(lambda *a: (plain(*a) * np.asarray(probe, np.float64)).sum(), (0, 1, 2))(*given)
     ours = lambda *a: (normalised(*a, 3, 1e-5, True).astype(jnp.float32) * probe).sum()  # noqa: E731
