@@ -196,7 +196,7 @@ def held(*small: Array) -> tuple[Array, ...]:
 
 
 def _times_one(a: Array) -> Array:
-    side = math.gcd(a.size, 16)  # what is not finite may reach so many neighbours
+    side = math.gcd(a.shape[-1], 16)  # what is not finite may reach so many neighbours, of the same image
     return (a.reshape(-1, side) @ jnp.eye(side, dtype=a.dtype)).reshape(a.shape)
 
 

@@ -360,6 +360,12 @@ def test_what_is_held_is_the_same_to_the_bit(shape):
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("c", [1, 6, 8, 16, 24])
+def test_what_is_not_finite_stays_with_its_image(c):
+    (got,) = jax.jit(held)(jnp.ones((3, c)).at[1, 0].set(jnp.nan))
+    np.testing.assert_array_equal(np.isnan(got).any(axis=1), [False, True, False])
+
+
 def test_what_is_held_is_not_computed_once_a_pixel():
     """The loop over pixels reads the root that XLA would otherwise take at each of them."""
 
