@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("--tpu", action="store_true")
     given, fields = parser.parse_known_args()
     fields = [field.removeprefix("--config.") for field in fields] + ["mesh.data=1"]
-    os.environ |= OF_TPU if given.tpu else {}
+    if given.tpu:
+        os.environ |= OF_TPU
+        jax.default_backend = lambda: "tpu"  # nets ask it which of their ways to take
     print(f"{', '.join(fields)}; {'TPU v5e' if given.tpu else 'CPU'}, MiB on one device\n")
     print("| remat | state | estimate | compiler | estimate over it |\n| --- | ---: | ---: | ---: | ---: |")
     name = override(get_config().unlock(), fields).net.name

@@ -24,17 +24,22 @@ def per_device(program: Program, params: Params) -> dict[str, int]:
 
     Returns:
       parameters, ema, optimiser, gradients: its share of each.
+      copies: of weights and moments, which several loops of XLA's CPU compiler read and one overwrites; gradients and
+        other arrays then lie where those were, so that, as measured, half the optimiser's share is left.
       gathered_at_most: of the weights that ``mesh.fsdp`` gathers, if all are there at once.
       activations_estimate: of all else within a train step, at its fullest moment.
       total_estimate: the sum.
     """
     average = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), params)
-    within = of_gradient(program, params, program.mesh.devices.flat[0].platform)
+    platform = program.mesh.devices.flat[0].platform
+    within = of_gradient(program, params, platform)
+    weights, optimiser = _held(program, params), _held(program, jax.eval_shape(program.optimiser.tx.init, params))
     found = {
-        "parameters": _held(program, params),
+        "parameters": weights,
         "ema": len(program.optimiser.averages.decays) * _held(program, average),
-        "optimiser": _held(program, jax.eval_shape(program.optimiser.tx.init, params)),
-        "gradients": _held(program, params),
+        "optimiser": optimiser,
+        "gradients": weights,
+        "copies": optimiser // 2 if platform == "cpu" else 0,
         "gathered_at_most": _bytes(params) if program.mesh.shape["fsdp"] > 1 else 0,
         "activations_estimate": max(within - _bytes(params), 0),
     }

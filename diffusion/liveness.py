@@ -6,6 +6,7 @@ a product or a loop reads it, but what it is made of stays for as long.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -29,19 +30,25 @@ class Compiler(NamedTuple):
       fuses_reductions: a sum over other axes than the last reads what is not in memory.
       fuses_products: so do matrix products and convolutions.
       keeps: primitives whose answer is an array where more than one equation reads it.
+      keeps_pairs: so is what is made of two values, or more, that are no smaller.
+      early: an array is made of others as soon as these are there, or else when it is read.
     """
 
     again: bool
     fuses_reductions: bool
     fuses_products: bool
     keeps: tuple[str, ...]
+    keeps_pairs: bool
+    early: bool
 
 
 DEAR = ("exp", "exp2", "logistic", "log", "tanh", "erf", "div", "pow", "sqrt", "rsqrt")
 COMPILERS = {
-    "cpu": Compiler(again=False, fuses_reductions=False, fuses_products=False, keeps=DEAR),
-    "gpu": Compiler(again=True, fuses_reductions=True, fuses_products=False, keeps=()),
-    "tpu": Compiler(again=True, fuses_reductions=True, fuses_products=True, keeps=()),
+    "cpu": Compiler(
+        again=False, fuses_reductions=False, fuses_products=False, keeps=DEAR, keeps_pairs=True, early=True
+    ),
+    "gpu": Compiler(again=True, fuses_reductions=True, fuses_products=False, keeps=(), keeps_pairs=False, early=False),
+    "tpu": Compiler(again=True, fuses_reductions=True, fuses_products=True, keeps=(), keeps_pairs=False, early=False),
 }
 
 
@@ -54,6 +61,7 @@ class Value:
       parts: what its readers compute it from, if they do; None of an array.
       kept: it is an array where more than one equation reads it.
       same: another value, of which it is only a view.
+      layers: values that an unrolled scan would have stacked to it.
       born, last: times at which it, or what is made of it, is first and last there.
     """
 
@@ -61,6 +69,7 @@ class Value:
     parts: tuple["Value", ...] | None = None
     kept: bool = False
     same: "Value | None" = None
+    layers: tuple["Value", ...] = ()
     born: int | None = None
     last: int = -1
 
@@ -98,7 +107,7 @@ def _peak(jaxpr: Any, slices: Sequence[int], compiler: Compiler) -> int:
     given = [Value(_bytes(v), ()) if i in slices else _held() for i, v in enumerate(jaxpr.invars)]
     reading = _Reading(compiler)
     answers = reading.inline(jaxpr, given)
-    return _most(_needed(reading.steps, answers), answers)
+    return _most(_needed(reading.steps, answers), answers, compiler.early)
 
 
 @dataclass
@@ -127,23 +136,51 @@ class _Reading:
         name = equation.primitive.name
         if name in AGAIN and (self.compiler.again or not equation.params["prevent_cse"]):
             given = tuple(Value(0, same=v) for v in given)  # equations of these are none of the first time's
+        if name == "optimization_barrier":
+            return [Value(0, same=v) for v in given]
         if name in CALLS or name in AGAIN:
             return self.inline(_jaxprs(equation)[0], given)
+        if name == "scan" and equation.params["unroll"] >= equation.params["length"]:
+            return self._unrolled(equation, given)
         key = _key(equation, given)
         if key not in self.seen:
             given = tuple(map(_itself, given))
-            self.seen[key] = (Value(0, same=given[0]),) if name in SAME else self._made(equation, given)
+            self.seen[key] = (Value(0, same=given[0]),) if _is_view(equation) else self._made(equation, given)
         return self.seen[key]
+
+    def _unrolled(self, equation: Any, given: tuple[Value, ...]) -> list[Value]:
+        """A scan without a loop: what it stacks is there layer by layer, and what reads a layer reads that alone."""
+        body, params = _jaxprs(equation)[0], equation.params
+        consts, carries, length = params["num_consts"], params["num_carry"], params["length"]
+        shared, carry, stacks = given[:consts], given[consts : consts + carries], given[consts + carries :]
+        layers: list[Any] = [None] * length
+        for i in reversed(range(length)) if params["reverse"] else range(length):
+            rows = zip(map(_itself, stacks), body.invars[consts + carries :], strict=True)
+            answers = self.inline(body, [*shared, *carry, *(self._layer(stack, i, row) for stack, row in rows)])
+            carry, layers[i] = answers[:carries], answers[carries:]
+        sizes = [_bytes(v) for v in equation.outvars[carries:]]
+        stacked = zip(sizes, zip(*layers, strict=True), strict=True)
+        return [*carry, *(Value(size, parts, layers=parts) for size, parts in stacked)]
+
+    def _layer(self, stack: Value, i: int, row: Any) -> Value:
+        """Of what is not stacked in memory, the layer itself; of what is, a cut from it."""
+        if stack.layers:
+            return stack.layers[i]
+        return self.seen.setdefault((stack, i), (Value(_bytes(row), (stack,)),))[0]
 
     def _made(self, equation: Any, given: tuple[Value, ...]) -> tuple[Value, ...]:
         name, sizes = equation.primitive.name, [_bytes(v) for v in equation.outvars]
         if not (name in LOOPS + OTHERS or name.startswith(REDUCTIONS) or _is_product(name)):
-            return tuple(Value(size, given, name in self.compiler.keeps) for size in sizes)
+            return tuple(Value(size, given, self._keeps(name, size, given)) for size in sizes)
         answers = tuple(map(Value, sizes))
         fuses = self._fuses(equation)
         inside = self._inside(equation) if name in LOOPS else 0
         self.steps.append(Step(() if fuses else given, given if fuses else (), answers, inside))
         return answers
+
+    def _keeps(self, name: str, size: int, given: Sequence[Value]) -> bool:
+        pair = sum(v.size >= size for v in given) > 1
+        return name in self.compiler.keeps or self.compiler.keeps_pairs and pair
 
     def _fuses(self, equation: Any) -> bool:
         """Whether it reads what is not in memory."""
@@ -183,15 +220,16 @@ def _origins(values: Sequence[Value], known: set[Value] = frozenset()) -> Iterat
 def _arrays(steps: Sequence[Step], answers: Sequence[Value]) -> set[Value]:
     """Of the values that readers could compute, those that are arrays all the same."""
     found = {v for step in steps for v in step.reads if v.parts is not None}
-    readers: dict[Value, int] = {}
+    readers = Counter(v for step in steps for v in step.fuses)
     for v in _origins([v for step in steps for v in step.given] + list(answers)):
         for part in v.parts or ():
-            readers[part] = readers.get(part, 0) + 1
+            readers[part] += 1
     return found | {v for v, times in readers.items() if v.kept and times > 1}
 
 
-def _most(steps: Sequence[Step], answers: Sequence[Value]) -> int:
-    """The largest sum of arrays that are there at one time. Step i runs at 2 i + 1; what it reads is made at 2 i."""
+def _most(steps: Sequence[Step], answers: Sequence[Value], early: bool) -> int:
+    """The largest sum of arrays that are there at one time. Step i runs at 2 i + 1; what it reads is made at 2 i,
+    or, ``early``, with the last of what it is made of."""
     arrays = _arrays(steps, answers)
 
     def read(values: Sequence[Value], time: int) -> Iterator[Value]:
@@ -202,7 +240,7 @@ def _most(steps: Sequence[Step], answers: Sequence[Value]) -> int:
             is_array = v.parts is None or v in arrays
             v.last = max(v.last, time if is_array else -1)
             if v in arrays and v.born is None:
-                v.born = time
+                v.born = max((part.born for part in _made_of(v)), default=0) if early else time
                 yield v
                 todo += v.parts
             elif not is_array:
@@ -225,6 +263,20 @@ def _most(steps: Sequence[Step], answers: Sequence[Value]) -> int:
     return most
 
 
+def _made_of(v: Value) -> Iterator[Value]:
+    """The arrays that are there to make it from."""
+    todo, seen = list(v.parts), set()
+    while todo:
+        part = todo.pop()
+        if part in seen:
+            continue
+        seen.add(part)
+        if part.born is not None:
+            yield part
+        else:
+            todo += part.parts
+
+
 def _itself(v: Value) -> Value:
     while v.same is not None:
         v = v.same
@@ -244,6 +296,12 @@ def _is_product(name: str) -> bool:
     return any(product in name for product in PRODUCTS)
 
 
+def _is_view(equation: Any) -> bool:
+    """Products read a matrix either way."""
+    name = equation.primitive.name
+    return name in SAME or name == "transpose" and equation.outvars[0].aval.ndim == 2
+
+
 def _over_the_last_axis(equation: Any) -> bool:
     axes = equation.params.get("axes", ())
     return not axes or len(equation.invars[0].aval.shape) - 1 in axes
@@ -256,7 +314,7 @@ def _key(equation: Any, given: tuple[Value, ...]) -> Any:
         hash(key)
     except TypeError:
         return id(equation)
-    return key if given else id(equation)
+    return key
 
 
 def _bytes(v: Any) -> int:

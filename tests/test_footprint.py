@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.memory import compared
 from diffusion import footprint
 from diffusion.program import abstract_params
 from tests.tiny import program
@@ -32,3 +33,13 @@ def test_the_total_is_the_sum(tmp_path):
 def test_sets_of_images_are_activations_too(tmp_path):
     sets = {"cond__names": "set", "context__encoder": "vit", "context__vit__width": 32, "context__vit__heads": 2}
     assert within(tmp_path, **sets) > 1.5 * within(tmp_path)
+
+
+SHALLOW = {"net__name": "dit", "net__dit__d": 128, "net__dit__heads": 2, "net__dit__depth": 3, "mesh__data": 1}
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "blocks"])
+def test_the_estimate_for_a_transformer_is_near_the_compiler_s(tmp_path, remat):
+    """Unrolled and as a loop; of U-Nets, which compile for long, ``benchmarks.memory`` tells."""
+    _, estimate, found = compared(program(tmp_path, net__dit__remat=remat, **SHALLOW))
+    assert estimate == pytest.approx(found, rel=0.2)

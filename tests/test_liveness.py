@@ -17,10 +17,27 @@ CASES = {
     "what is read later": (lambda x: (x @ x) @ ((x @ jnp.sin(x)) @ x), {"cpu": 3, "gpu": 3, "tpu": 3}),
     "what nobody reads": (lambda x: (x @ x, x @ x @ x)[0], {"cpu": 1, "gpu": 1, "tpu": 1}),
     "equal equations": (lambda x: (x @ x) + (x @ x), {"cpu": 1, "gpu": 1, "tpu": 1}),
+    # one eye is there for both
+    "equal equations of nothing": (lambda x: (x @ jnp.eye(N)) + (x @ jnp.eye(N)), {"cpu": 2, "gpu": 2, "tpu": 1}),
+    "what a barrier lets through": (
+        lambda x: jax.lax.optimization_barrier(y := x @ x) @ y,
+        {"cpu": 2, "gpu": 2, "tpu": 2},
+    ),
+    "a matrix that a product reads the other way": (lambda x: (y := x @ x).T @ y, {"cpu": 2, "gpu": 2, "tpu": 2}),
     # x + 1 is an array for the product; on a TPU the product makes it from x
     "what a product reads": (lambda x: (x + 1) @ (x + 1), {"cpu": 2, "gpu": 2, "tpu": 1}),
     "what a sum reads": (lambda x: (x + 1).sum(1) * 0, {"cpu": 0, "gpu": 0, "tpu": 0}),
     "what a sum over rows reads": (lambda x: (x + 1).sum(0) * 0, {"cpu": 1, "gpu": 0, "tpu": 0}),
+    # y - 1 is an array for the sum over rows; a CPU's compiler makes it as soon as y is there
+    "what is made early": (
+        lambda x: ((y := x @ x), p := y @ x @ x @ x, ((y - 1).sum(0, keepdims=True) * p) @ y)[-1],
+        {"cpu": 4, "gpu": 3, "tpu": 3},
+    ),
+    # s is read twice: a CPU's compiler keeps it, not the two that it is made of, and makes s * .. early
+    "what two make": (
+        lambda x: ((s := (a := x @ x) + a @ x), y := s.sum(1), s * (((y[:, None] * x) @ x) @ x))[-1] @ x,
+        {"cpu": 4, "gpu": 4, "tpu": 4},
+    ),
     # tanh(x @ x) is read twice: kept where it is dear to make
     "what is dear": (lambda x: (jnp.tanh(x @ x) * jnp.tanh(x @ x)) @ x, {"cpu": 3, "gpu": 2, "tpu": 2}),
 }
@@ -41,7 +58,7 @@ def test_a_loop_s_inside_counts_once_and_its_answers_whole():
     assert found == (1 + 7) * A + 2 * A, "carry and stack, and within two products"
 
 
-def blocks(policy, scanned):
+def blocks(policy, scanned, unroll=1):
     """A gradient through four blocks of two products."""
 
     def block(x, w):
@@ -51,7 +68,7 @@ def blocks(policy, scanned):
 
     def loss(ws, x):
         if scanned:
-            return jax.lax.scan(lambda x, w: (again(x, w), None), x, ws)[0].sum()
+            return jax.lax.scan(lambda x, w: (again(x, w), None), x, ws, unroll=unroll)[0].sum()
         for w in ws:
             x = again(x, w)
         return x.sum()
@@ -71,3 +88,15 @@ def test_remat_lowers_the_peak(platform, scanned):
         assert found[0] == found[1] == found[2]
     else:
         assert found[0] >= found[1] > found[2]
+
+
+@pytest.mark.parametrize("platform", COMPILERS)
+def test_an_unrolled_scan_needs_what_its_layers_do(platform):
+    """Of what it would stack, nothing is there twice."""
+    ws = jax.ShapeDtypeStruct((4, N, N), jnp.float32)
+    rows = jax.ShapeDtypeStruct((8 * N, N), jnp.float32)
+    unrolled, half, loop, by_hand = (
+        peak_bytes(function, ws, rows, platform=platform)
+        for function in (*(blocks(None, True, unroll) for unroll in (4, 2, 1)), blocks(None, False))
+    )
+    assert unrolled == by_hand < half == loop

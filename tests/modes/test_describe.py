@@ -78,8 +78,8 @@ def test_a_scanned_net_is_described_as_its_loop_and_remat_keeps_less(tmp_path):
     loop, scanned, again = found(scan=False), found(scan=True), found(remat="blocks")
     assert loop["flops_per_image"] == scanned["flops_per_image"] == again["flops_per_image"]
     kept = [held["bytes_per_device"]["activations_estimate"] for held in (loop, scanned, again)]
-    assert kept[0] <= kept[1], "what a loop of Python's can compute again where it is read, a scan has stacked"
-    assert kept[2] < 0.5 * kept[1]
+    assert kept[0] == pytest.approx(kept[1], rel=0.02), "a CPU's shallow scan is unrolled and stacks nothing"
+    assert kept[2] < 0.25 * kept[1]
 
 
 def test_no_record_is_read(tmp_path, monkeypatch):
