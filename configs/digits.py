@@ -3,7 +3,7 @@
     python main_jax.py --config=configs/digits.py
 
 Data: scikit-learn's 1,797 handwritten digits, 8x8, inside the package.
-Measured on two shared x86-64 cores (JAX 0.10.2, float32): 3.1 to 4.9 minutes from start to finish, compilation included;
+Measured on two shared x86-64 cores (JAX 0.10.2, float32): 3.1 to 4.9 minutes in all, compilation included;
 FD[cls-digits-ebb5c7f3] 0.187 pooled, 0.82 ± 0.17 mean over classes (100 images each), 99.6 % read as asked.
 EDM's preconditioning and ten steps of DPM-Solver++ won the comparison in docs/toolbox.md.
 """
