@@ -43,5 +43,5 @@ SHALLOW = {"net__name": "dit", "net__dit__d": 128, "net__dit__heads": 2, "net__d
 def test_the_estimate_for_a_transformer_is_near_the_compiler_s(tmp_path, remat):
     """Unrolled and as a loop; of U-Nets, which compile for long, ``benchmarks.memory`` tells."""
     _, estimate, found = compared(program(tmp_path, net__dit__remat=remat, **SHALLOW))
-    near = 0.2 if jax.__version_info__ >= (0, 10) else 0.3  # the model is of today's XLA; older ones allot less for loops
+    near = 0.2 if jax.__version_info__ >= (0, 10) else 0.3  # older XLAs than the modelled one allot less for loops
     assert estimate == pytest.approx(found, rel=near)
