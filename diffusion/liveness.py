@@ -140,7 +140,7 @@ class _Reading:
             return [Value(0, same=v) for v in given]
         if name in CALLS or name in AGAIN:
             return self.inline(_jaxprs(equation)[0], given)
-        if name == "scan" and equation.params["unroll"] >= equation.params["length"]:
+        if name == "scan" and 0 < equation.params["length"] <= equation.params["unroll"]:
             return self._unrolled(equation, given)
         key = _key(equation, given)
         if key not in self.seen:
@@ -156,15 +156,15 @@ class _Reading:
         layers: list[Any] = [None] * length
         for i in reversed(range(length)) if params["reverse"] else range(length):
             rows = zip(map(_itself, stacks), body.invars[consts + carries :], strict=True)
-            answers = self.inline(body, [*shared, *carry, *(self._layer(stack, i, row) for stack, row in rows)])
+            answers = self.inline(body, [*shared, *carry, *(self._layer(stack, i, length, row) for stack, row in rows)])
             carry, layers[i] = answers[:carries], answers[carries:]
         sizes = [_bytes(v) for v in equation.outvars[carries:]]
         stacked = zip(sizes, zip(*layers, strict=True), strict=True)
         return [*carry, *(Value(size, parts, layers=parts) for size, parts in stacked)]
 
-    def _layer(self, stack: Value, i: int, row: Any) -> Value:
-        """Of what is not stacked in memory, the layer itself; of what is, a cut from it."""
-        if stack.layers:
+    def _layer(self, stack: Value, i: int, length: int, row: Any) -> Value:
+        """Of what is not stacked in memory, the layer itself; of what is, or has another shape now, a cut from it."""
+        if len(stack.layers) == length:
             return stack.layers[i]
         return self.seen.setdefault((stack, i), (Value(_bytes(row), (stack,)),))[0]
 

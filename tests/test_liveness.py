@@ -100,3 +100,19 @@ def test_an_unrolled_scan_needs_what_its_layers_do(platform):
         for function in (*(blocks(None, True, unroll) for unroll in (4, 2, 1)), blocks(None, False))
     )
     assert unrolled == by_hand < half == loop
+
+
+def test_a_stack_of_another_shape_is_cut():
+    """Four layers' answers as eight rows of half the size."""
+
+    def twice(x):
+        rows = jax.lax.scan(lambda c, _: (c @ c, c @ c), x, None, length=4, unroll=4)[1]
+        halves = rows.reshape(8, N // 2, N)
+        return jax.lax.scan(lambda c, half: (c + half.sum(), half @ c), x, halves, unroll=8)[1]
+
+    assert peak_bytes(twice, X, platform="gpu") >= 4 * A + 4 * A, "both stacks"
+
+
+def test_a_scan_of_no_layers_is_a_loop():
+    found = peak_bytes(lambda x: jax.lax.scan(lambda c, _: (c @ c, c), x, None, length=0), X, platform="cpu")
+    assert found == 2 * A, "its answer, and a product within"
