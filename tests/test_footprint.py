@@ -1,4 +1,4 @@
-"""Estimates of a train step's memory follow how the batch is taken; test_bench compares one with the compiler's."""
+"""Estimates of a train step's memory follow how the batch is taken, and come near what the compiler allots."""
 
 import jax
 import pytest

@@ -172,9 +172,8 @@ def _normalised_forward(x: Array, gain: Array, offset: Array, groups: int, eps: 
 @partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
 def _normalised_backward(groups: int, eps: float, silu: bool, saved: Any, given: Array) -> tuple[Array, Array, Array]:
     x, gain, rstd, mean, factor, offset = saved
-    if (
-        jax.default_backend() == "cpu"
-    ):  # or what the forward pass made of x is kept until here: 12 % of a U-Net's memory
+    if jax.default_backend() == "cpu":
+        # or what the forward pass made of x is kept until here: 12 % of a U-Net's memory
         x, given = jax.lax.optimization_barrier((x, given))
     centred, slope = x.astype(jnp.float32) - _pixels(mean), given.astype(jnp.float32)
     if silu:
