@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from diffusion.frames import in_one_chunk
+
 USAGE = "python main_jax.py [--config=configs/NAME.py] [--workdir=DIR] [--mode=MODE] [--json] [--config.a.b=VALUE …]"
+
+NEW_OBJECTS = 100_000  # until garbage is looked for; CPython's own 700 cost a trace a twentieth of its time
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -121,12 +125,16 @@ def run(argv: list[str], stop: Any) -> None:
 
 
 def _collect_garbage_again() -> None:
-    """What stands when the start is over stays until the end: no collection need look through it again."""
+    """What stands when the start is over stays until the end: no collection need look through it again. Traces that
+    come later make as many objects as the start."""
     if not gc.isenabled():
         gc.freeze()
+        gc.set_threshold(NEW_OBJECTS)
         gc.enable()
 
 
 if __name__ == "__main__":
     gc.disable()  # a start makes some million objects and hardly a cycle: looking for them took a tenth of its time
-    sys.exit(main(sys.argv[1:]))
+    status = in_one_chunk(main)(sys.argv[1:])
+    gc.freeze()  # or Python looks through all that stands before it goes
+    sys.exit(status)
