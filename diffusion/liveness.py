@@ -30,7 +30,7 @@ class Compiler(NamedTuple):
       fuses_reductions: a sum over other axes than the last reads what is not in memory.
       fuses_products: so do matrix products and convolutions.
       keeps: primitives whose answer is an array where more than one equation reads it.
-      keeps_pairs: so is what is made of two values, or more, that are no smaller.
+      keeps_pairs: so is what is made of two values, or more, that are no smaller and repeat nothing smaller.
       early: an array is made of others as soon as these are there, or else when it is read.
     """
 
@@ -60,6 +60,7 @@ class Value:
       size: bytes.
       parts: what its readers compute it from, if they do; None of an array.
       kept: it is an array where more than one equation reads it.
+      spread: it repeats something smaller.
       same: another value, of which it is only a view.
       layers: values that an unrolled scan would have stacked to it.
       born, last: times at which it, or what is made of it, is first and last there.
@@ -68,6 +69,7 @@ class Value:
     size: int
     parts: tuple["Value", ...] | None = None
     kept: bool = False
+    spread: bool = False
     same: "Value | None" = None
     layers: tuple["Value", ...] = ()
     born: int | None = None
@@ -171,7 +173,8 @@ class _Reading:
     def _made(self, equation: Any, given: tuple[Value, ...]) -> tuple[Value, ...]:
         name, sizes = equation.primitive.name, [_bytes(v) for v in equation.outvars]
         if not (name in LOOPS + OTHERS or name.startswith(REDUCTIONS) or _is_product(name)):
-            return tuple(Value(size, given, self._keeps(name, size, given)) for size in sizes)
+            spread = name == "broadcast_in_dim"
+            return tuple(Value(size, given, self._keeps(name, size, given), spread) for size in sizes)
         answers = tuple(map(Value, sizes))
         fuses = self._fuses(equation)
         inside = self._inside(equation) if name in LOOPS else 0
@@ -179,7 +182,7 @@ class _Reading:
         return answers
 
     def _keeps(self, name: str, size: int, given: Sequence[Value]) -> bool:
-        pair = sum(v.size >= size for v in given) > 1
+        pair = sum(v.size >= size and not v.spread for v in given) > 1
         return name in self.compiler.keeps or self.compiler.keeps_pairs and pair
 
     def _fuses(self, equation: Any) -> bool:
@@ -309,7 +312,7 @@ def _over_the_last_axis(equation: Any) -> bool:
 
 def _key(equation: Any, given: tuple[Value, ...]) -> Any:
     """Equal for equations of equal answers; the equation itself where that cannot be told."""
-    key = equation.primitive, given, tuple(equation.params.items()), tuple(v.aval for v in equation.outvars)
+    key = equation.primitive, given, tuple(equation.params.items())
     try:
         hash(key)
     except TypeError:

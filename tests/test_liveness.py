@@ -10,6 +10,12 @@ N = 32
 A = 4 * N * N  # bytes of one matrix
 X = jax.ShapeDtypeStruct((N, N), jnp.float32)
 
+
+def row(x):
+    """The first one of x [n n], n times."""
+    return jax.lax.broadcast_in_dim(x[0], x.shape, (1,))
+
+
 CASES = {
     # of three products in a row two are there at a time
     "a chain": (lambda x: x @ x @ x @ x, {"cpu": 2, "gpu": 2, "tpu": 2}),
@@ -37,6 +43,11 @@ CASES = {
     "what two make": (
         lambda x: ((s := (a := x @ x) + a @ x), y := s.sum(1), s * (((y[:, None] * x) @ x) @ x))[-1] @ x,
         {"cpu": 4, "gpu": 4, "tpu": 4},
+    ),
+    # s is made of a and one row, written N times or not: it is no array, as it can be made from a again
+    "what a matrix and a repeated row make": (
+        lambda x: ((a := x @ x), s := a + row(x), y := s.sum(1, keepdims=True), (s * ((x * y) @ x @ x)) @ a)[-1],
+        {"cpu": 4, "gpu": 3, "tpu": 3},
     ),
     # tanh(x @ x) is read twice: kept where it is dear to make
     "what is dear": (lambda x: (jnp.tanh(x @ x) * jnp.tanh(x @ x)) @ x, {"cpu": 3, "gpu": 2, "tpu": 2}),

@@ -72,28 +72,22 @@ class Attention(nn.Module):
         return (rms_norm(x.astype(jnp.float32)) * scale[None, None, None, :]).astype(x.dtype)
 
 
+@jax.custom_vjp
 def written_out(q: Array, k: Array, v: Array, valid: Array | None) -> Array:
     """Queries [b l n e], keys and values [b m n e] with their bool[b m] -> [b l n e].
 
-    One matrix product per image and head, with a backward pass of its own (`_softmax_product`).
+    One matrix product per image and head. What is divided by the softmax's sum is the answer, not the larger matrix of
+    weights, forward and backward, and the backward pass takes each row's sum of p * dp from the answer (Dao 2022,
+    appendix B.2) instead of from that matrix.
     """
-    b, l, heads, e = q.shape
-    q, k, v = (a.swapaxes(1, 2).reshape(b * heads, a.shape[1], e) for a in (q / math.sqrt(e), k, v))
+    return _written_out_forward(q, k, v, valid)[0]
+
+
+@jax.jit  # Python runs once a shape
+def _written_out_forward(q: Array, k: Array, v: Array, valid: Array | None) -> tuple[Array, Any]:
+    heads, width = q.shape[2:]
+    q, k, v = (_heads_first(a) for a in (q / math.sqrt(width), k, v))
     mask = None if valid is None else jnp.repeat(valid, heads, axis=0)[:, None, :]
-    return _softmax_product(q, k, v, mask).reshape(b, heads, l, e).swapaxes(1, 2)
-
-
-@jax.custom_vjp
-def _softmax_product(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    """softmax(q k^T) v of q [g l e], k and v [g m e], mask bool[g 1 m] -> [g l e].
-
-    What is divided by the softmax's sum is the answer, not the larger matrix of weights, forward and backward, and the
-    backward pass takes each row's sum of p * dp from the answer (Dao 2022, appendix B.2) instead of from that matrix.
-    """
-    return _softmax_product_forward(q, k, v, mask)[0]
-
-
-def _softmax_product_forward(q: Array, k: Array, v: Array, mask: Array | None) -> tuple[Array, Any]:
     logits = jnp.einsum("gle,gme->glm", q, k, preferred_element_type=jnp.float32)
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
@@ -101,12 +95,14 @@ def _softmax_product_forward(q: Array, k: Array, v: Array, mask: Array | None) -
     total = weights.sum(-1, keepdims=True)
     weights = weights.astype(v.dtype)
     out = jnp.einsum("glm,gme->gle", weights, v, preferred_element_type=jnp.float32) / total
-    return out.astype(v.dtype), (q, k, v, mask, weights, total, out)
+    return _heads_third(out.astype(v.dtype), heads), (q, k, v, mask, weights, total, out)
 
 
-def _softmax_product_backward(saved: Any, given: Array) -> tuple[Array, Array, Array, None]:
+@jax.jit
+def _written_out_backward(saved: Any, given: Array) -> tuple[Array, Array, Array, None]:
     q, k, v, mask, weights, total, out = saved
-    slope = given.astype(jnp.float32) / total
+    heads, width = given.shape[2:]
+    slope = _heads_first(given).astype(jnp.float32) / total
     of_row = (slope * out).sum(-1, keepdims=True)
     slope = slope.astype(v.dtype)
     to_v = jnp.einsum("glm,gle->gme", weights, slope)
@@ -114,10 +110,24 @@ def _softmax_product_backward(saved: Any, given: Array) -> tuple[Array, Array, A
     to_logits = (weights * (to_weights - of_row)).astype(q.dtype)
     if mask is not None:
         to_logits = jnp.where(mask, to_logits, 0.0)  # where no token is valid all have a weight
-    return jnp.einsum("glm,gme->gle", to_logits, k), jnp.einsum("glm,gle->gme", to_logits, q), to_v, None
+    to_q = jnp.einsum("glm,gme->gle", to_logits, k) / math.sqrt(width)
+    to_k = jnp.einsum("glm,gle->gme", to_logits, q)
+    return *(_heads_third(a, heads) for a in (to_q, to_k, to_v)), None
 
 
-_softmax_product.defvjp(_softmax_product_forward, _softmax_product_backward)
+written_out.defvjp(_written_out_forward, _written_out_backward)
+
+
+def _heads_first(x: Array) -> Array:
+    """[b l n e] -> [(b n) l e]."""
+    b, l, n, e = x.shape
+    return x.swapaxes(1, 2).reshape(b * n, l, e)
+
+
+def _heads_third(x: Array, n: int) -> Array:
+    """[(b n) l e] -> [b l n e]."""
+    g, l, e = x.shape
+    return x.reshape(g // n, n, l, e).swapaxes(1, 2)
 
 
 def attend(q: Array, k: Array, v: Array, valid: Array | None, implementation: str = "auto") -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from diffusion.types import Array
 
@@ -24,38 +25,42 @@ def fan_in(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Arra
 
 @jax.custom_vjp
 def product(x: Array, kernel: Array) -> Array:
-    """x [n i] times kernel [i o] -> [n o], with a barrier before the products of the backward pass.
+    """x [... i] times kernel [i o] -> [... o], with a barrier before the products of the backward pass.
 
     Without it XLA's CPU compiler fuses a transpose into the kernel's gradient and loses its matrix product.
     """
-    return x @ kernel
+    return _product_forward(x, kernel)[0]
 
 
 def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return x @ kernel, (x, kernel)
+    return lax.dot(_flat(x), kernel).reshape(*x.shape[:-1], kernel.shape[-1]), (x, kernel)
 
 
 def _product_backward(saved: tuple[Array, Array], given: Array) -> tuple[Array, Array]:
-    x, kernel, given = jax.lax.optimization_barrier((*saved, given))
-    return given @ kernel.T, x.T @ given
+    x, kernel = saved
+    flat, kernel, given = lax.optimization_barrier((_flat(x), kernel, _flat(given)))
+    return lax.dot(given, kernel.T).reshape(x.shape), lax.dot(flat.T, given)
 
 
 product.defvjp(_product_forward, _product_backward)
 
 
+def _flat(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
 def last_axis_product(x: Array, kernel: Array, dimension_numbers: Any, precision: Any = None, **_: Any) -> Array:
     """``jax.lax.dot_general`` of x [... i] and kernel [i o], as Linen's Dense calls it, by way of `product`."""
     if jax.default_backend() != "cpu" or precision is not None:
-        return jax.lax.dot_general(x, kernel, dimension_numbers, precision=precision)
-    return product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+        return lax.dot_general(x, kernel, dimension_numbers, precision=precision)
+    return product(x, kernel)
 
 
 def convolution(x: Array, kernel: Array, strides: Any, padding: Any, **about: Any) -> Array:
     """``jax.lax.conv_general_dilated`` as Linen's Conv calls it; of one pixel by one, the matrix product that it is."""
     if kernel.shape[:2] == (1, 1) and set(strides) == {1} and jax.default_backend() == "cpu":
-        b, h, w, c = x.shape
-        return product(x.reshape(b * h * w, c), kernel[0, 0]).reshape(b, h, w, -1)
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **about)
+        return product(x, kernel[0, 0])
+    return lax.conv_general_dilated(x, kernel, strides, padding, **about)
 
 
 Dense = partial(nn.Dense, kernel_init=fan_in, dot_general=last_axis_product)
@@ -74,7 +79,7 @@ def doubled_convolution(x: Array, kernel: Array, strides: Any, padding: Any, **a
     kernel = _of_copies(_of_copies(kernel, 0), 1)  # [2 2 i row column o]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     near = jnp.concatenate([x[:, r : r + h + 1, c : c + w + 1] for r in (0, 1) for c in (0, 1)], axis=-1)
-    y = product(near.reshape(-1, 4 * i), kernel.reshape(4 * i, 4 * o)).reshape(b, h + 1, w + 1, 2, 2, o)
+    y = product(near, kernel.reshape(4 * i, 4 * o)).reshape(b, h + 1, w + 1, 2, 2, o)
     # the first copy looks back by one pixel, the second ahead
     rows = [jnp.stack([y[:, r : r + h, c : c + w, r, c] for c in (0, 1)], axis=3) for r in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o)
@@ -134,61 +139,92 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, scale: Array | None = None, shift: Array | None = None) -> Array:
         """x [b h w c], scale and shift [b c] or None -> [b h w c], in x's dtype."""
-        b, c = x.shape[0], x.shape[-1]
+        c = x.shape[-1]
         weight = self.param("scale", nn.initializers.ones_init(), (c,))
         bias = self.param("bias", zeros, (c,))
-        gain, offset = jnp.broadcast_to(weight, (b, c)), jnp.broadcast_to(bias, (b, c))
-        if scale is not None:
-            gain, offset = gain * (1.0 + scale), offset * (1.0 + scale)
-        if shift is not None:
-            offset = offset + shift
-        return normalised(x, gain, offset, self.groups, self.eps, self.silu)
+        return normalised(x, weight, bias, scale, shift, self.groups, self.eps, self.silu)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def normalised(x: Array, gain: Array, offset: Array, groups: int, eps: float, silu: bool) -> Array:
-    """x [b h w c] normalised over groups of channels, then times gain [b c] plus offset [b c], then SiLU if asked.
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def normalised(
+    x: Array, weight: Array, bias: Array, scale: Array | None, shift: Array | None, groups: int, eps: float, silu: bool
+) -> Array:
+    """x [b h w c] normalised over groups of channels, in an affine, then SiLU if asked.
 
-    One affine per image and channel, as moments are combined over groups on the small [b c]. Only x is kept for the
-    backward pass, which is two passes over it: two sums per image and channel, and the gradient as an affine of both.
+    The affine is ``(n * weight [c] + bias [c]) * (1 + scale [b c]) + shift [b c]``, folded into one per image and
+    channel, as moments are combined over groups on the small [b c]. Only x is kept for the backward pass, which is two
+    passes over it: two sums per image and channel, and the gradient as an affine of both.
     """
-    return _normalised_forward(x, gain, offset, groups, eps, silu)[0]
+    return _normalised_forward(x, weight, bias, scale, shift, groups, eps, silu)[0]
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5), inline=True)  # Python runs once a shape
-def _normalised_forward(x: Array, gain: Array, offset: Array, groups: int, eps: float, silu: bool) -> tuple[Array, Any]:
+# Both passes are jitted so that Python runs once a shape, and call ``lax``: jnp's operators are functions under jit
+# themselves, which JAX would trace once more for each shape.
+
+
+@partial(jax.jit, static_argnums=(5, 6, 7))
+def _normalised_forward(
+    x: Array, weight: Array, bias: Array, scale: Array | None, shift: Array | None, groups: int, eps: float, silu: bool
+) -> tuple[Array, Any]:
+    (b, h, w, c), x32 = x.shape, x.astype(jnp.float32)
     # moments around a value near the mean: E[x^2] - E[x]^2 cancels where |mean| >> sd
-    x32 = x.astype(jnp.float32)
-    (centre,) = held(_over_groups(x32[:, 0, 0, :], groups))
-    centred = x32 - _pixels(centre)
-    first = _over_groups(centred.mean((1, 2)), groups)
-    second = _over_groups(jnp.square(centred).mean((1, 2)), groups)
-    rstd = jax.lax.rsqrt(jnp.maximum(second - jnp.square(first), 0.0) + eps)
-    mean, factor, offset = held(centre + first, rstd * gain, offset)
-    h = (x32 - _pixels(mean)) * _pixels(factor) + _pixels(offset)
-    return (h * jax.nn.sigmoid(h) if silu else h).astype(x.dtype), (x, gain, rstd, mean, factor, offset)
+    (centre,) = held(_over_groups(lax.slice(x32, (0, 0, 0, 0), (b, 1, 1, c)).reshape(b, c), groups))
+    centred = lax.sub(x32, _pixels(centre, x))
+    sums = (lax.reduce_sum(a, (1, 2)) for a in (centred, lax.square(centred)))
+    first, second = (_over_groups(lax.div(a, float(h * w)), groups) for a in sums)
+    variance = lax.max(lax.sub(second, lax.square(first)), 0.0)
+    rstd = lax.rsqrt(lax.add(variance, eps))
+    gain, offset = _affine(b, weight, bias, scale, shift)
+    mean, factor, offset = held(lax.add(centre, first), lax.mul(rstd, gain), offset)
+    y = _factored(lax.sub(x32, _pixels(mean, x)), factor, offset)
+    y = lax.mul(y, lax.logistic(y)) if silu else y
+    return y.astype(x.dtype), (x, weight, bias, scale, shift, rstd, mean, factor, offset)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
-def _normalised_backward(groups: int, eps: float, silu: bool, saved: Any, given: Array) -> tuple[Array, Array, Array]:
-    x, gain, rstd, mean, factor, offset = saved
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _normalised_backward(groups: int, eps: float, silu: bool, saved: Any, given: Array) -> tuple[Array | None, ...]:
+    x, weight, bias, scale, shift, rstd, mean, factor, offset = saved
+    b, h, w, _ = x.shape
     if jax.default_backend() == "cpu":
         # or what the forward pass made of x is kept until here: 12 % of a U-Net's memory
-        x, given = jax.lax.optimization_barrier((x, given))
-    centred, slope = x.astype(jnp.float32) - _pixels(mean), given.astype(jnp.float32)
+        x, given = lax.optimization_barrier((x, given))
+    centred, slope = lax.sub(x.astype(jnp.float32), _pixels(mean, x)), given.astype(jnp.float32)
     if silu:
-        h = centred * _pixels(factor) + _pixels(offset)
-        s = jax.nn.sigmoid(h)
-        slope = slope * s * (1.0 + h * (1.0 - s))
-    total, along = slope.sum((1, 2)), (slope * centred).sum((1, 2))
+        y = _factored(centred, factor, offset)
+        s = lax.logistic(y)
+        slope = lax.mul(lax.mul(slope, s), lax.add(1.0, lax.mul(y, lax.sub(1.0, s))))
+    total, along = (lax.reduce_sum(a, (1, 2)) for a in (slope, lax.mul(slope, centred)))
+    gain, _ = _affine(b, weight, bias, scale, shift)
     # of the group's mean and deviation, which depend on every x
-    by_mean, by_deviation = (_over_groups(gain * a, groups) / (x.shape[1] * x.shape[2]) for a in (total, along))
-    by_mean, by_deviation = held(rstd * by_mean, rstd**3 * by_deviation)
-    to_x = slope * _pixels(factor) - centred * _pixels(by_deviation) - _pixels(by_mean)
-    return to_x.astype(x.dtype), along * rstd, total
+    by_mean, by_deviation = (lax.div(_over_groups(lax.mul(gain, a), groups), float(h * w)) for a in (total, along))
+    by_mean, by_deviation = held(lax.mul(rstd, by_mean), lax.mul(lax.integer_pow(rstd, 3), by_deviation))
+    to_x = lax.sub(lax.mul(slope, _pixels(factor, x)), lax.mul(centred, _pixels(by_deviation, x)))
+    to_x = lax.sub(to_x, _pixels(by_mean, x))
+    return to_x.astype(x.dtype), *_affine_backward(weight, bias, scale, shift, lax.mul(along, rstd), total)
 
 
 normalised.defvjp(_normalised_forward, _normalised_backward)
+
+
+def _affine(b: int, weight: Array, bias: Array, scale: Array | None, shift: Array | None) -> tuple[Array, Array]:
+    """(gain, offset), each [b c]."""
+    gain, offset = (lax.broadcast(a, (b,)) for a in (weight, bias))
+    if scale is not None:
+        more = lax.add(scale, 1.0)
+        gain, offset = lax.mul(gain, more), lax.mul(offset, more)
+    return gain, offset if shift is None else lax.add(offset, shift)
+
+
+def _affine_backward(
+    weight: Array, bias: Array, scale: Array | None, shift: Array | None, to_gain: Array, to_offset: Array
+) -> tuple[Array, Array, Array | None, Array | None]:
+    to_scale, to_shift = None, None if shift is None else to_offset
+    if scale is not None:
+        more = lax.add(scale, 1.0)
+        of_weight, of_bias = (lax.broadcast(a, scale.shape[:1]) for a in (weight, bias))
+        to_scale = lax.add(lax.mul(to_gain, of_weight), lax.mul(to_offset, of_bias))
+        to_gain, to_offset = lax.mul(to_gain, more), lax.mul(to_offset, more)
+    return lax.reduce_sum(to_gain, (0,)), lax.reduce_sum(to_offset, (0,)), to_scale, to_shift
 
 
 def held(*small: Array) -> tuple[Array, ...]:
@@ -197,20 +233,27 @@ def held(*small: Array) -> tuple[Array, ...]:
     XLA's CPU compiler fuses what they are made of into the loop over pixels that reads them, to be computed again for
     every pixel: group norm with SiLU took 2.5 times as long so. It fuses no matrix product, hence one by 1.
     """
-    return tuple(map(_times_one, small)) if jax.default_backend() == "cpu" else small
-
-
-def _times_one(a: Array) -> Array:
-    side = math.gcd(a.shape[-1], 16)  # what is not finite may reach so many neighbours, of the same image
-    return (a.reshape(-1, side) @ jnp.eye(side, dtype=a.dtype)).reshape(a.shape)
+    if jax.default_backend() != "cpu":
+        return small
+    side = math.gcd(small[0].shape[-1], 16)  # what is not finite may reach so many neighbours, of the same image
+    row, column = (lax.broadcasted_iota(jnp.int32, (side, side), axis) for axis in (0, 1))
+    one = lax.eq(row, column).astype(small[0].dtype)
+    return tuple(lax.dot(a.reshape(-1, side), one).reshape(a.shape) for a in small)
 
 
 def _over_groups(x: Array, groups: int) -> Array:
     """The mean over each group's channels of x [b c], at each of them."""
     b, c = x.shape
-    return jnp.repeat(x.reshape(b, groups, c // groups).mean(-1), c // groups, axis=-1)
+    grouped = x.reshape(b, groups, c // groups)
+    mean = lax.div(lax.reduce_sum(grouped, (2,)), float(c // groups))
+    return lax.broadcast_in_dim(mean, grouped.shape, (0, 1)).reshape(b, c)
 
 
-def _pixels(x: Array) -> Array:
-    """[b c] -> [b 1 1 c]."""
-    return x[:, None, None, :]
+def _factored(x: Array, factor: Array, offset: Array) -> Array:
+    """x [b h w c] times factor [b c] plus offset [b c]."""
+    return lax.add(lax.mul(x, _pixels(factor, x)), _pixels(offset, x))
+
+
+def _pixels(a: Array, x: Array) -> Array:
+    """a [b c] at every pixel of x [b h w c]."""
+    return lax.broadcast_in_dim(a, x.shape, (0, 3))

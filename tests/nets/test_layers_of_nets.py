@@ -284,23 +284,28 @@ def in_float64():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("mean", [0.0, 100.0])
-def test_group_norm_with_silu_has_value_and_gradient_of_both_in_float64(mean, dtype):
-    x, params, (scale, shift) = norm_case(mean, adaptive=True, dtype=dtype)
-    gain, offset = params["scale"][None] * (1 + scale), params["bias"][None] * (1 + scale) + shift
+@pytest.mark.parametrize(
+    ("mean", "adaptive"), [(0.0, (1, 1)), (100.0, (1, 1)), (0.0, (0, 0)), (0.0, (1, 0)), (0.0, (0, 1))]
+)
+def test_group_norm_with_silu_has_value_and_gradient_of_both_in_float64(mean, adaptive, dtype):
+    x, params, ports = norm_case(mean, adaptive=True, dtype=dtype)
+    ports = [port if given else None for port, given in zip(ports, adaptive, strict=True)]
     probe = jnp.asarray(RNG.normal(size=x.shape), jnp.float32)
 
-    def plain(x, gain, offset):
+    def plain(x, weight, bias, scale, shift):
         grouped = x.reshape(2, 20, 3, 2)
         grouped = grouped - grouped.mean((1, 3), keepdims=True)
         h = (grouped / jnp.sqrt(jnp.square(grouped).mean((1, 3), keepdims=True) + 1e-5)).reshape(x.shape)
-        return jax.nn.silu(h * gain[:, None, None, :] + offset[:, None, None, :])
+        h = h * weight[None, None, None, :] + bias[None, None, None, :]
+        h = h if scale is None else h * (1 + scale[:, None, None, :])
+        return jax.nn.silu(h if shift is None else h + shift[:, None, None, :])
 
+    given, every = (x, params["scale"], params["bias"], *ports), (0, 1, 2, 3, 4)
     with in_float64():
-        given = [jnp.asarray(np.asarray(a, np.float64)) for a in (x, gain, offset)]
-        wanted = jax.value_and_grad(lambda *a: (plain(*a) * np.asarray(probe, np.float64)).sum(), (0, 1, 2))(*given)
+        exact = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), given)
+        wanted = jax.value_and_grad(lambda *a: (plain(*a) * np.asarray(probe, np.float64)).sum(), every)(*exact)
     ours = lambda *a: (normalised(*a, 3, 1e-5, True).astype(jnp.float32) * probe).sum()  # noqa: E731
-    got = jax.jit(jax.value_and_grad(ours, (0, 1, 2)))(x, gain, offset)
+    got = jax.jit(jax.value_and_grad(ours, every))(*given)
     assert got[1][0].dtype == dtype
     atol = 0.1 if dtype == jnp.bfloat16 else 2e-3 if mean else 2e-5
     jax.tree.map(
