@@ -34,6 +34,7 @@ def cpu_seconds(arguments: list[str]) -> float:
     """User and system time of a Python of its own on CPU devices."""
     before = _of_children()
     command, env = [sys.executable, *arguments], os.environ | {"JAX_PLATFORMS": "cpu"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # libraries have theirs from pip
     subprocess.run(command, cwd=REPO, env=env, check=True, stdout=subprocess.DEVNULL)
     return _of_children() - before
 

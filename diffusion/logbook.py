@@ -11,7 +11,6 @@ from diffusion.data.tally import Tally
 from diffusion.program import Program
 from diffusion.progress import Progress, say
 from diffusion.steps import Metrics
-from diffusion.types import Params
 from diffusion.window import Values, Window
 from diffusion.writers import MultiWriter
 
@@ -24,7 +23,6 @@ class Logbook:
     Args:
       meta: of the checkpoint that the run goes on from; None on a fresh start.
       tally: of the classes drawn, logged beside the metrics; None logs none.
-      params: the weights, of which the shapes say how many FLOPs a step has.
     """
 
     def __init__(
@@ -33,13 +31,12 @@ class Logbook:
         writers: MultiWriter,
         meta: dict[str, Any] | None,
         tally: Tally | None,
-        params: Params,
     ):
         self.writers, self._tally = writers, tally
         self.progress = Progress(
             program.train.steps,
             program.loading.batch_size,
-            busiest=_busiest(program, params),
+            busiest=_busiest(program),
             silent=jax.process_index() != 0,
         )
         self._best = runs.best_record(program, meta)
@@ -134,11 +131,11 @@ class Logbook:
         self._rate = rate
 
 
-def _busiest(program: Program, params: Params) -> float | None:
+def _busiest(program: Program) -> float | None:
     """Steps/s if the devices did nothing but the model's FLOPs, at their peak; None where that is not known."""
     peak = peaks.of_mesh(program.mesh)
     if peak is None:
         kind = program.mesh.devices.flat[0].device_kind
         say(f"perf/mfu is not logged: the peak of {kind} is not known here; --mode=bench measures one")
         return None
-    return peak / costs.of_step(program, params)
+    return peak / costs.of_step(program)

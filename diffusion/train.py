@@ -88,7 +88,7 @@ class Loop:
     ):
         meta = start.meta or {}
         self.program, self.saved, self.source, self.stop = program, saved, source, stop
-        self.log = Logbook(program, writers, start.meta, tally, start.state.params)
+        self.log = Logbook(program, writers, start.meta, tally)
         self.bad_steps = BadSteps(program.workdir, source, int(start.state.step))
         self.state = start.state
         self.step = self.began = int(start.state.step)

@@ -15,6 +15,11 @@ NETS = {
     "unet": {"net__unet__mults": (1, 2)},  # halved by a stride
     "dit": {"net__name": "dit", "net__dit__d": 32, "net__dit__heads": 2},
 }
+MORE = {
+    "edm2": {"net__name": "edm2", "net__edm2__channels": 16, "net__edm2__mults": (1, 2)},
+    "remat": NETS["dit"] | {"net__dit__remat": "blocks"},
+    "a set": {"cond__names": "set", "context__encoder": "vit", "context__vit__width": 32, "context__vit__heads": 2},
+}
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -24,8 +29,23 @@ def test_a_backward_pass_costs_two_forward_ones(tmp_path, name):
     params, net = abstract_params(p), p.diffusion.net
     x, c_noise = jnp.zeros((1, *net.shape)), jnp.zeros(1)
     null = {condition: jnp.zeros(1, bool) for condition in net.conditions}
-    gradient = jax.grad(lambda params: net.apply(params, x, c_noise, net.example, null).sum())
-    assert 0.97 < flops(gradient, params) / costs.of_training(p, params) <= 1
+    gradient = jax.value_and_grad(lambda params: net.apply(params, x, c_noise, net.example, null).sum())
+    assert 0.97 < flops(gradient, params) / costs.of_training(p) <= 1
+
+
+@pytest.mark.parametrize("name", NETS | MORE)
+def test_the_trace_of_the_initial_weights_has_the_products_of_a_call(tmp_path, name):
+    """A scan makes a layer once more to see its shapes, which is no work."""
+    p = program(tmp_path, **(NETS | MORE)[name])
+    net = p.diffusion.net
+    assert costs.of_training(p) == 3 * costs._of_call(p, abstract_params(p), net.example) > 0
+
+
+def test_conditions_are_encoded_once_a_sample(tmp_path):
+    p = program(tmp_path, **MORE["a set"])
+    params = abstract_params(p)
+    first, second, third = (costs.of_drawing(p, params, calls) for calls in (1, 2, 3))
+    assert 0 < third - second == second - first < first
 
 
 def test_frozen_weights_of_a_codec_count_forward_alone(tmp_path):
@@ -35,5 +55,5 @@ def test_frozen_weights_of_a_codec_count_forward_alone(tmp_path):
     codec = replace(p.diffusion.codec, encode=rows, decode=rows, frozen=jnp.zeros((8, 8)))
     coded = replace(p, diffusion=replace(p.diffusion, codec=codec))
     product = 2 * 8 * 8 * 8
-    assert costs.of_training(coded, params) == costs.of_training(p, params) + product
+    assert costs.of_training(coded) == costs.of_training(p) + product
     assert costs.of_drawing(coded, params, 4) == costs.of_drawing(p, params, 4) + product

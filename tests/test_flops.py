@@ -120,6 +120,14 @@ def test_a_cond_counts_its_dearer_branch():
     assert flops(either, jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((6, 6), jnp.float32)) == 2 * 2 * 6**3
 
 
+def test_what_no_answer_needs_is_not_counted():
+    def answer(a, b):
+        unread = (a @ b) @ b.T
+        return a @ b, [jnp.dot(unread, b), 1.0][1]
+
+    assert flops(answer, A, B) == 2 * 5 * 7 * 11
+
+
 def test_wrapped_functions_are_looked_into():
     wrapped = jax.jit(jax.checkpoint(jax.vmap(jnp.dot, in_axes=(0, None))))
     assert flops(wrapped, jax.ShapeDtypeStruct((3, 5, 7), jnp.float32), B) == 3 * 2 * 5 * 7 * 11
@@ -134,7 +142,7 @@ def test_the_gradient_of_a_strided_convolution_costs_two_more():
     """It is taken through an input with zeros between its values, which are not multiplied with."""
     loss = lambda x, kernel: convolution(strides=(2, 2))(x, kernel).sum()  # noqa: E731
     forward = 2 * 2 * 7 * 7 * 9 * 8 * 12
-    by_kernel, by_both = (flops(jax.grad(loss, argnums), X, KERNEL) for argnums in (1, (0, 1)))
+    by_kernel, by_both = (flops(jax.value_and_grad(loss, argnums), X, KERNEL) for argnums in (1, (0, 1)))
     assert by_kernel == 2 * forward
     # to 16 x 16 inputs, of which 7 x 7 answers reach 15 x 15: what is left is a border that the formula counts
     assert by_both - by_kernel == pytest.approx(forward * 16**2 / 14**2, rel=0.01)

@@ -33,7 +33,7 @@ def answer(params, x, c_noise, cond, null, keys=None):
     )
 
 
-NET = Net(lambda key: PARAMS, answer, SHAPE, ("a", "b"))
+NET = Net(lambda key: (PARAMS, None), answer, SHAPE, ("a", "b"))
 WEAKER = Weaker(NET, Process(SCHEDULES["cosine"](), TARGETS["x0"]()), Path("runs/weak"), "latest")
 
 
@@ -111,7 +111,7 @@ def test_shared_weights_of_both_nets_are_whole_where_they_are_used():
         jax.debug.inspect_array_sharding(params["w"], callback=lambda where: lying.append(where.is_fully_replicated))
         return x * params["w"].mean()
 
-    net, mesh = Net(lambda key: PARAMS, apply, SHAPE, ("a", "b")), make_mesh(1, 2)
+    net, mesh = Net(lambda key: (PARAMS, None), apply, SHAPE, ("a", "b")), make_mesh(1, 2)
     guidance = Guidance(2.0, weaker=Weaker(net, PROCESS, Path("runs/weak"), "latest"))
     sampling = Sampling(SAMPLERS["ddim"](), TIMES, guidance, THRESHOLDS["none"](PROCESS))
     large = {"w": jnp.ones((64, 32))}
@@ -140,7 +140,7 @@ def test_a_start_from_images():
 def test_a_start_from_images_holds_the_third_variable_too():
     """A net that answers zeros sees x_t itself: what is neither image nor noise there is kappa K, K in [-1, 1]."""
     linear = Process(SCHEDULES["decoupled"](), TARGETS["decoupled_linear"]())
-    zeros = Net(lambda key: PARAMS, lambda params, x, *given: jnp.tile(jnp.zeros_like(x), 3), SHAPE, ("a", "b"))
+    zeros = Net(lambda key: (PARAMS, None), lambda params, x, *given: jnp.tile(jnp.zeros_like(x), 3), SHAPE, ("a", "b"))
     times = functools.partial(GRIDS["uniform"], linear, 4)
     sampling = Sampling(SAMPLERS["decoupled"](), times, Guidance(1.0), THRESHOLDS["none"](linear))
     step = make_sample_step(replace(diffusion(zeros), process=linear), sampling, make_mesh(1), first=2, trajectory=True)

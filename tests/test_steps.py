@@ -69,7 +69,7 @@ def toy_net(rate: float = 0.2) -> Net:
         y = params["scale"][None, None, None] * x + row[:, None, None] + noise
         return dropout(y, keys, rate, 0)
 
-    return Net(lambda key: toy_params(), apply, SHAPE, ("label",))
+    return Net(lambda key: (toy_params(), None), apply, SHAPE, ("label",))
 
 
 def block_net() -> Net:
@@ -82,12 +82,12 @@ def block_net() -> Net:
         emb = row + noise_embedding(c_noise, 8)
         return block.apply(params["block"], x @ params["in"], emb, keys) @ params["out"]
 
-    def init(key):
+    def init_with_output(key):
         shapes = jax.eval_shape(block.init, key, jnp.zeros((1, 8, 8, 8)), jnp.zeros((1, 8)), None)
         more = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in BLOCK_LEAVES.items()}
-        return stirred(more | {"block": shapes})
+        return stirred(more | {"block": shapes}), None
 
-    return Net(init, apply, SHAPE, ("label",))
+    return Net(init_with_output, apply, SHAPE, ("label",))
 
 
 BLOCK_LEAVES = {"in": (1, 8), "out": (8, 1), "table": (CLASSES + 1, 8)}
@@ -96,7 +96,7 @@ BLOCK_LEAVES = {"in": (1, 8), "out": (8, 1), "table": (CLASSES + 1, 8)}
 def unet_net() -> Net:
     backbone = unet(8, 1, jnp.float32, channels=8, groups=2, heads=2, mults=(1, 2), attention=(1,))
     net = make_net(backbone, {"label": label(CLASSES, d=8)}, SHAPE, {"label": jnp.zeros(1, jnp.int32)})
-    return replace(net, init=lambda key: stirred(jax.eval_shape(net.init, key)))
+    return replace(net, init_with_output=lambda key: (stirred(jax.eval_shape(net.init, key)), None))
 
 
 def stirred(shapes):
@@ -332,7 +332,9 @@ def test_norms_of_parts_add_up_to_that_of_all_leaves():
 
 def test_a_net_of_one_part_has_no_norms_of_parts():
     toy = toy_net()
-    net = Net(lambda key: {"backbone": toy_params()}, lambda p, *a: toy.apply(p["backbone"], *a), SHAPE, ("label",))
+    net = Net(
+        lambda key: ({"backbone": toy_params()}, None), lambda p, *a: toy.apply(p["backbone"], *a), SHAPE, ("label",)
+    )
     state = jax.eval_shape(lambda: create(net.init(None), OPTIMISER.tx, plateau_state(), 0))
     step = make_train_step(diffusion(net), OPTIMISER, make_mesh(1))
     last = jax.eval_shape(step, state, None, host_batch(20), np.zeros(1, np.int32))[1].last
@@ -411,7 +413,7 @@ def null_net() -> Net:
         share = params["a"] * a + params["b"] * b + params["both"] * a * b
         return jnp.broadcast_to(share[:, None, None, None], x.shape)
 
-    return Net(lambda key: {}, apply, (1, 1, 1), ("a", "b"))
+    return Net(lambda key: ({}, None), apply, (1, 1, 1), ("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -525,7 +527,7 @@ def test_an_unconditional_net_is_sampled_without_guidance():
         calls.append((dict(cond), dict(null)))
         return x
 
-    net = Net(lambda key: {}, apply, SHAPE, ())
+    net = Net(lambda key: ({}, None), apply, SHAPE, ())
     assert jax.eval_shape(sample_step(3.0, net), {}, Held(), SAMPLE_KEYS, {}, {}).shape == (8, *SHAPE)
     assert calls == [({}, {})]
 

@@ -39,7 +39,7 @@ def facts(program: Program) -> dict[str, Any]:
     """
     params = abstract_params(program)
     sampler_steps, calls = _sampling_plan(program)
-    planned, step_flops = _events(program), costs.of_step(program, params)
+    planned, step_flops = _events(program), costs.of_step(program)
     sample_flops = costs.of_drawing(program, params, calls)
     drawn = planned["images_drawn"] * sample_flops
     rate = how_long.rate(program.workdir, step_flops, program.mesh.size)

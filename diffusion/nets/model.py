@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ class Net:
     """Pure functions of plain dicts of arrays.
 
     Attributes:
-      init: typed key -> params.
+      init_with_output: typed key -> (params, what ``apply`` answers for one row).
       apply: (params, x [b h w c], c_noise f32[b], cond, null {name: bool[b]}, keys [b] or None) -> f32[b h w c'].
       shape: (h, w, c) of one input.
       conditions: names of the conditions it reads from a batch, in order; the numbers of an augmentation are none of
@@ -46,12 +47,17 @@ class Net:
       example: one row of every condition, [1 ...], for shapes and dtypes.
     """
 
-    init: Callable[[Array], Params]
+    init_with_output: Callable[[Array], tuple[Params, Array]]
     apply: Callable[..., Array]
     shape: tuple[int, int, int]
     conditions: tuple[str, ...]
     encode: Callable[..., tuple[Cond, dict[str, Array]]] = lambda params, cond, c_noise: (cond, {})
     example: Cond = field(default_factory=dict, compare=False)  # so that a net can be the key of a cache
+
+    @cached_property
+    def init(self) -> Callable[[Array], Params]:
+        """Typed key -> params; nothing else is computed."""
+        return jax.jit(lambda key: self.init_with_output(key)[0])
 
 
 def make_net(
@@ -72,11 +78,12 @@ def make_net(
     names = tuple(sorted(conditioners))
     example = {name: cond[name] for name in names}
 
-    def init(key: Array) -> Params:
+    @jax.jit
+    def init_with_output(key: Array) -> tuple[Params, Array]:
         null = {name: jnp.zeros(1, bool) for name in names}
         x = jnp.zeros((1, *shape))
-        declared = model.init(key, x, jnp.zeros(1), example, null, None)["params"]
-        return _draw(declared, key)
+        answer, declared = model.init_with_output(key, x, jnp.zeros(1), example, null, None)
+        return _draw(declared["params"], key), answer
 
     def apply(params, x, c_noise, cond, null, keys=None):
         return model.apply({"params": params}, x, c_noise, cond, null, keys)
@@ -85,7 +92,7 @@ def make_net(
         cond, sown = model.apply({"params": params}, cond, c_noise, method="encode", mutable=["penalty"])
         return cond, {path[-1].key: value for path, value in jax.tree_util.tree_leaves_with_path(sown)}
 
-    return Net(jax.jit(init), apply, shape, names, encode, example)
+    return Net(init_with_output, apply, shape, names, encode, example)
 
 
 def _draw(declared: Params, key: Array) -> Params:
