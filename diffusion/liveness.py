@@ -153,11 +153,12 @@ class _Reading:
     def _unrolled(self, equation: Any, given: tuple[Value, ...]) -> list[Value]:
         """A scan without a loop: what it stacks is there layer by layer, and what reads a layer reads that alone."""
         body, params = _jaxprs(equation)[0], equation.params
-        consts, carries, length = params["num_consts"], params["num_carry"], params["length"]
-        shared, carry, stacks = given[:consts], given[consts : consts + carries], given[consts + carries :]
+        whole, carries = _whole(equation.invars, body.invars), _whole(equation.outvars, body.outvars)
+        length = params["length"]
+        shared, carry, stacks = given[: whole - carries], given[whole - carries : whole], given[whole:]
         layers: list[Any] = [None] * length
         for i in reversed(range(length)) if params["reverse"] else range(length):
-            rows = zip(map(_itself, stacks), body.invars[consts + carries :], strict=True)
+            rows = zip(map(_itself, stacks), body.invars[whole:], strict=True)
             answers = self.inline(body, [*shared, *carry, *(self._layer(stack, i, length, row) for stack, row in rows)])
             carry, layers[i] = answers[:carries], answers[carries:]
         sizes = [_bytes(v) for v in equation.outvars[carries:]]
@@ -194,8 +195,8 @@ class _Reading:
 
     def _inside(self, equation: Any) -> int:
         """Of a loop's body, or the dearer branch, beside what it is given and what the loop answers."""
-        jaxprs, params = _jaxprs(equation), equation.params
-        whole = params["num_consts"] + params["num_carry"] if equation.primitive.name == "scan" else math.inf
+        jaxprs = _jaxprs(equation)
+        whole = _whole(equation.invars, jaxprs[0].invars) if equation.primitive.name == "scan" else math.inf
         return max(_peak(j, [i for i in range(len(j.invars)) if i >= whole], self.compiler) for j in jaxprs)
 
 
@@ -293,6 +294,11 @@ def _held() -> Value:
 def _jaxprs(equation: Any) -> list[Any]:
     values = [v for value in equation.params.values() for v in (value if isinstance(value, tuple | list) else [value])]
     return [getattr(v, "jaxpr", v) for v in values if type(v).__name__ in ("Jaxpr", "ClosedJaxpr")]
+
+
+def _whole(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many of what a scan is given, or answers, its body has as they are; of the rest it has slices."""
+    return sum(o.aval.ndim == i.aval.ndim for o, i in zip(outside, inside, strict=True))
 
 
 def _is_product(name: str) -> bool:
