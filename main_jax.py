@@ -12,7 +12,7 @@ from diffusion.frames import in_one_chunk
 
 USAGE = "python main_jax.py [--config=configs/NAME.py] [--workdir=DIR] [--mode=MODE] [--json] [--config.a.b=VALUE …]"
 
-NEW_OBJECTS = 100_000  # until garbage is looked for; CPython's own 700 cost a trace a twentieth of its time
+NEW_OBJECTS = 100_000  # until garbage is looked for; CPython's 700 (3.11) cost a trace a twentieth of its time
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -29,6 +29,7 @@ def of_drawing(program: Program, params: Params, calls: int) -> int:
       params: arrays or shapes.
     """
     net, codec = program.diffusion.net, program.diffusion.codec
+    # where something is encoded it has another shape then
     given, ready = jax.eval_shape(lambda *a: (a[1], net.encode(*a)[0]), params, dict(net.example), None)
     whole = _of_net(program)
     of_call = whole if ready == given else _of_call(program, params, ready)

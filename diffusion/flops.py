@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.interpreters.partial_eval import dce_jaxpr
 
 
 def flops(function: Callable[..., Any], *abstract: Any) -> int:
@@ -14,20 +15,13 @@ def flops(function: Callable[..., Any], *abstract: Any) -> int:
     Args:
       abstract: arguments, arrays or ``jax.ShapeDtypeStruct``.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*abstract).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*abstract).jaxpr
+    needed, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _of_jaxpr(needed)
 
 
 def _of_jaxpr(jaxpr: Any) -> int:
-    wanted, total = set(filter(_is_variable, jaxpr.outvars)), 0
-    for equation in reversed(jaxpr.eqns):
-        if not wanted.isdisjoint(equation.outvars):
-            wanted.update(filter(_is_variable, equation.invars))
-            total += _of_equation(equation)
-    return total
-
-
-def _is_variable(v: Any) -> bool:
-    return not hasattr(v, "val")
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
 def _of_equation(equation: Any) -> int:

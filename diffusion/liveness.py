@@ -174,7 +174,7 @@ class _Reading:
     def _made(self, equation: Any, given: tuple[Value, ...]) -> tuple[Value, ...]:
         name, sizes = equation.primitive.name, [_bytes(v) for v in equation.outvars]
         if not (name in LOOPS + OTHERS or name.startswith(REDUCTIONS) or _is_product(name)):
-            spread = name == "broadcast_in_dim"
+            spread = name == "broadcast_in_dim" and sizes[0] > _bytes(equation.invars[0])
             return tuple(Value(size, given, self._keeps(name, size, given), spread) for size in sizes)
         answers = tuple(map(Value, sizes))
         fuses = self._fuses(equation)
@@ -318,7 +318,8 @@ def _over_the_last_axis(equation: Any) -> bool:
 
 def _key(equation: Any, given: tuple[Value, ...]) -> Any:
     """Equal for equations of equal answers; the equation itself where that cannot be told."""
-    key = equation.primitive, given, tuple(equation.params.items())
+    shapes = tuple(v.aval.shape for v in equation.invars)  # a view is the value that it views
+    key = equation.primitive, given, shapes, tuple(equation.params.items())
     try:
         hash(key)
     except TypeError:

@@ -16,6 +16,8 @@ def row(x):
     return jax.lax.broadcast_in_dim(x[0], x.shape, (1,))
 
 
+as_row = jax.jit(lambda x: x.reshape(1, x.size))
+
 CASES = {
     # of three products in a row two are there at a time
     "a chain": (lambda x: x @ x @ x @ x, {"cpu": 2, "gpu": 2, "tpu": 2}),
@@ -48,6 +50,11 @@ CASES = {
     "what a matrix and a repeated row make": (
         lambda x: ((a := x @ x), s := a + row(x), y := s.sum(1, keepdims=True), (s * ((x * y) @ x @ x)) @ a)[-1],
         {"cpu": 4, "gpu": 3, "tpu": 3},
+    ),
+    # a call's argument is the matrix itself, whatever its shape there
+    "a view in a call": (
+        lambda x: (a := x @ x, (jax.lax.cumsum(a, 0), jax.lax.cumsum(as_row(a), 0)))[1],
+        {"cpu": 3, "gpu": 3, "tpu": 3},
     ),
     # tanh(x @ x) is read twice: kept where it is dear to make
     "what is dear": (lambda x: (jnp.tanh(x @ x) * jnp.tanh(x @ x)) @ x, {"cpu": 3, "gpu": 2, "tpu": 2}),

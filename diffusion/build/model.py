@@ -27,7 +27,7 @@ from diffusion.process import TARGETS, Process
 from diffusion.program import CLASS_CONDITION
 from diffusion.schedules import SCHEDULES
 from diffusion.steps import Diffusion
-from diffusion.types import Cond, ImageSet
+from diffusion.types import Array, Cond, ImageSet, Params
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -130,7 +130,15 @@ def _net(
     label = AugmentLabel(augment.numbers) if augment.numbers else None
     net = make_net(backbone, conditioners, shape, _example(config, shape), label)
     learns = weighting.init
-    return replace(net, init=jax.jit(lambda key: {**net.init(key), **learns()})) if learns else net
+    if learns is None:
+        return net
+
+    @jax.jit
+    def init_with_output(key: Array) -> tuple[Params, Array]:
+        params, answer = net.init_with_output(key)
+        return {**params, **learns()}, answer
+
+    return replace(net, init_with_output=init_with_output)
 
 
 def _check_widths(conditioners: Mapping[str, Any], inject: str) -> None:

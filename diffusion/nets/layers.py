@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -149,7 +150,7 @@ class GroupNorm(nn.Module):
 def normalised(
     x: Array, weight: Array, bias: Array, scale: Array | None, shift: Array | None, groups: int, eps: float, silu: bool
 ) -> Array:
-    """x [b h w c] normalised over groups of channels, in an affine, then SiLU if asked.
+    """x [b h w c] normalised over groups of channels, then an affine, then SiLU if asked.
 
     The affine is ``(n * weight [c] + bias [c]) * (1 + scale [b c]) + shift [b c]``, folded into one per image and
     channel, as moments are combined over groups on the small [b c]. Only x is kept for the backward pass, which is two
@@ -159,7 +160,8 @@ def normalised(
 
 
 # Both passes are jitted so that Python runs once a shape, and call ``lax``: jnp's operators are functions under jit
-# themselves, which JAX would trace once more for each shape.
+# themselves, which JAX would trace once more for each shape. Python's numbers would be float64 to ``lax`` under x64.
+ONE = np.float32(1)
 
 
 @partial(jax.jit, static_argnums=(5, 6, 7))
@@ -171,9 +173,9 @@ def _normalised_forward(
     (centre,) = held(_over_groups(lax.slice(x32, (0, 0, 0, 0), (b, 1, 1, c)).reshape(b, c), groups))
     centred = lax.sub(x32, _pixels(centre, x))
     sums = (lax.reduce_sum(a, (1, 2)) for a in (centred, lax.square(centred)))
-    first, second = (_over_groups(lax.div(a, float(h * w)), groups) for a in sums)
-    variance = lax.max(lax.sub(second, lax.square(first)), 0.0)
-    rstd = lax.rsqrt(lax.add(variance, eps))
+    first, second = (_over_groups(lax.div(a, np.float32(h * w)), groups) for a in sums)
+    variance = lax.max(lax.sub(second, lax.square(first)), np.float32(0))
+    rstd = lax.rsqrt(lax.add(variance, np.float32(eps)))
     gain, offset = _affine(b, weight, bias, scale, shift)
     mean, factor, offset = held(lax.add(centre, first), lax.mul(rstd, gain), offset)
     y = _factored(lax.sub(x32, _pixels(mean, x)), factor, offset)
@@ -192,11 +194,11 @@ def _normalised_backward(groups: int, eps: float, silu: bool, saved: Any, given:
     if silu:
         y = _factored(centred, factor, offset)
         s = lax.logistic(y)
-        slope = lax.mul(lax.mul(slope, s), lax.add(1.0, lax.mul(y, lax.sub(1.0, s))))
+        slope = lax.mul(lax.mul(slope, s), lax.add(ONE, lax.mul(y, lax.sub(ONE, s))))
     total, along = (lax.reduce_sum(a, (1, 2)) for a in (slope, lax.mul(slope, centred)))
     gain, _ = _affine(b, weight, bias, scale, shift)
     # of the group's mean and deviation, which depend on every x
-    by_mean, by_deviation = (lax.div(_over_groups(lax.mul(gain, a), groups), float(h * w)) for a in (total, along))
+    by_mean, by_deviation = (lax.div(_over_groups(lax.mul(gain, a), groups), np.float32(h * w)) for a in (total, along))
     by_mean, by_deviation = held(lax.mul(rstd, by_mean), lax.mul(lax.integer_pow(rstd, 3), by_deviation))
     to_x = lax.sub(lax.mul(slope, _pixels(factor, x)), lax.mul(centred, _pixels(by_deviation, x)))
     to_x = lax.sub(to_x, _pixels(by_mean, x))
@@ -207,24 +209,26 @@ normalised.defvjp(_normalised_forward, _normalised_backward)
 
 
 def _affine(b: int, weight: Array, bias: Array, scale: Array | None, shift: Array | None) -> tuple[Array, Array]:
-    """(gain, offset), each [b c]."""
-    gain, offset = (lax.broadcast(a, (b,)) for a in (weight, bias))
+    """(gain, offset), each f32[b c]."""
+    gain, offset = (lax.broadcast(a.astype(jnp.float32), (b,)) for a in (weight, bias))
     if scale is not None:
-        more = lax.add(scale, 1.0)
+        more = lax.add(scale.astype(jnp.float32), ONE)
         gain, offset = lax.mul(gain, more), lax.mul(offset, more)
-    return gain, offset if shift is None else lax.add(offset, shift)
+    return gain, offset if shift is None else lax.add(offset, shift.astype(jnp.float32))
 
 
 def _affine_backward(
     weight: Array, bias: Array, scale: Array | None, shift: Array | None, to_gain: Array, to_offset: Array
 ) -> tuple[Array, Array, Array | None, Array | None]:
-    to_scale, to_shift = None, None if shift is None else to_offset
+    """to_gain and to_offset f32[b c] -> what goes to weight, bias, scale and shift, as each of them is."""
+    to_scale, to_shift = None, None if shift is None else to_offset.astype(shift.dtype)
     if scale is not None:
-        more = lax.add(scale, 1.0)
-        of_weight, of_bias = (lax.broadcast(a, scale.shape[:1]) for a in (weight, bias))
-        to_scale = lax.add(lax.mul(to_gain, of_weight), lax.mul(to_offset, of_bias))
+        of_weight, of_bias = (lax.broadcast(a.astype(jnp.float32), scale.shape[:1]) for a in (weight, bias))
+        to_scale = lax.add(lax.mul(to_gain, of_weight), lax.mul(to_offset, of_bias)).astype(scale.dtype)
+        more = lax.add(scale.astype(jnp.float32), ONE)
         to_gain, to_offset = lax.mul(to_gain, more), lax.mul(to_offset, more)
-    return lax.reduce_sum(to_gain, (0,)), lax.reduce_sum(to_offset, (0,)), to_scale, to_shift
+    to_weight, to_bias = (lax.reduce_sum(a, (0,)) for a in (to_gain, to_offset))
+    return to_weight.astype(weight.dtype), to_bias.astype(bias.dtype), to_scale, to_shift
 
 
 def held(*small: Array) -> tuple[Array, ...]:
@@ -245,7 +249,7 @@ def _over_groups(x: Array, groups: int) -> Array:
     """The mean over each group's channels of x [b c], at each of them."""
     b, c = x.shape
     grouped = x.reshape(b, groups, c // groups)
-    mean = lax.div(lax.reduce_sum(grouped, (2,)), float(c // groups))
+    mean = lax.div(lax.reduce_sum(grouped, (2,)), np.float32(c // groups))
     return lax.broadcast_in_dim(mean, grouped.shape, (0, 1)).reshape(b, c)
 
 

@@ -1,4 +1,4 @@
-"""A backbone with its conditioners, and the way out of Linen: a pure ``init`` and ``apply``."""
+"""A backbone with its conditioners, and the way out of Linen: a pure ``init_with_output`` and ``apply``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class Net:
     """Pure functions of plain dicts of arrays.
 
     Attributes:
-      init_with_output: typed key -> (params, what ``apply`` answers for one row).
+      init_with_output: typed key -> (params, f32[1 h w c'] as ``apply`` answers, of weights before they are drawn).
       apply: (params, x [b h w c], c_noise f32[b], cond, null {name: bool[b]}, keys [b] or None) -> f32[b h w c'].
       shape: (h, w, c) of one input.
       conditions: names of the conditions it reads from a batch, in order; the numbers of an augmentation are none of

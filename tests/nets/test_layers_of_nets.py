@@ -313,6 +313,25 @@ def test_group_norm_with_silu_has_value_and_gradient_of_both_in_float64(mean, ad
     )
 
 
+@pytest.mark.parametrize("of_params", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("of_ports", [jnp.float32, jnp.bfloat16])
+def test_group_norm_takes_and_gives_every_argument_in_its_own_type(of_params, of_ports):
+    x, params, ports = norm_case(adaptive=True)
+    typed = [x, *(a.astype(of_params) for a in params.values()), *(a.astype(of_ports) for a in ports)]
+    gradient = jax.jit(jax.grad(lambda *a: jnp.square(normalised(*a, 3, 1e-5, True)).sum(), (0, 1, 2, 3, 4)))
+    got, wanted = gradient(*typed), gradient(*(a.astype(jnp.float32) for a in typed))
+    assert [a.dtype for a in got] == [a.dtype for a in typed]
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=0.01, atol=1e-5)
+
+
+def test_group_norm_is_itself_where_numbers_are_float64():
+    x, params, ports = norm_case(adaptive=True)
+    wanted = NORM.apply({"params": params}, x, *ports)
+    with in_float64():
+        np.testing.assert_array_equal(NORM.apply({"params": params}, x, *ports), wanted)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_doubled_convolution_is_that_of_the_repeated_pixels(dtype):
     x, kernel, probe = (
