@@ -46,5 +46,5 @@ def test_a_cpu_is_measured_once():
 
 def test_a_run_without_a_known_peak_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(logbook.peaks, "of_mesh", lambda mesh: None)
-    assert logbook._busiest(program(tmp_path), None) is None
+    assert logbook._busiest(program(tmp_path)) is None
     assert "perf/mfu is not logged: the peak of cpu" in capsys.readouterr().out
