@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the default tests on the oldest and on the newest JAX that requirements.txt admits, each in its own
-# environment under .cache/versions. Arguments go to pytest; PYTHON chooses the interpreter.
+# environment under .cache/versions. Arguments go to pytest; PYTHON chooses the interpreter: JAX's newest (0.12) is for
+# Python 3.12 and later, and an older Python gets an older one without a word.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
