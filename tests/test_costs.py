@@ -37,15 +37,24 @@ def test_a_backward_pass_costs_two_forward_ones(tmp_path, name):
 def test_the_trace_of_the_initial_weights_has_the_products_of_a_call(tmp_path, name):
     """A scan makes a layer once more to see its shapes, which is no work."""
     p = program(tmp_path, **(NETS | MORE)[name])
-    net = p.diffusion.net
-    assert costs.of_training(p) == 3 * costs._of_call(p, abstract_params(p), net.example) > 0
+    assert costs.of_training(p) == 3 * of_call(p, p.diffusion.net.example) > 0
 
 
 def test_conditions_are_encoded_once_a_sample(tmp_path):
     p = program(tmp_path, **MORE["a set"])
-    params = abstract_params(p)
-    first, second, third = (costs.of_drawing(p, params, calls) for calls in (1, 2, 3))
-    assert 0 < third - second == second - first < first
+    params, net = abstract_params(p), p.diffusion.net
+    ready, _ = jax.eval_shape(net.encode, params, dict(net.example), None)
+    more, whole = of_call(p, ready), of_call(p, net.example)
+    assert [costs.of_drawing(p, params, calls) for calls in (1, 2, 5)] == [whole, whole + more, whole + 4 * more]
+    assert 0 < more < whole
+
+
+def of_call(p, cond):
+    """One image, forward."""
+    net = p.diffusion.net
+    x, c_noise = jax.ShapeDtypeStruct((1, *net.shape), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)
+    null = {name: jax.ShapeDtypeStruct((1,), bool) for name in net.conditions}
+    return flops(net.apply, abstract_params(p), x, c_noise, cond, null)
 
 
 def test_frozen_weights_of_a_codec_count_forward_alone(tmp_path):
