@@ -6,12 +6,13 @@ a product or a loop reads it, but what it is made of stays for as long.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+
+from diffusion.lifetimes import Step, Value, held, itself, most_bytes, needed
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "shard_map")
 AGAIN = ("checkpoint", "remat", "remat2")  # calls whose inside the backward pass repeats
@@ -52,46 +53,6 @@ COMPILERS = {
 }
 
 
-@dataclass(eq=False)
-class Value:
-    """What an equation answers or is given.
-
-    Attributes:
-      size: bytes.
-      parts: what its readers compute it from, if they do; None of an array.
-      kept: it is an array where more than one equation reads it.
-      spread: it repeats something smaller.
-      same: another value, of which it is only a view.
-      layers: values that an unrolled scan would have stacked to it.
-      born, last: times at which it, or what is made of it, is first and last there.
-    """
-
-    size: int
-    parts: tuple["Value", ...] | None = None
-    kept: bool = False
-    spread: bool = False
-    same: "Value | None" = None
-    layers: tuple["Value", ...] = ()
-    born: int | None = None
-    last: int = -1
-
-
-class Step(NamedTuple):
-    """An equation that makes arrays: of arrays that it ``reads``, and of values that it ``fuses``.
-
-    ``inside`` are the bytes of a loop's body.
-    """
-
-    reads: tuple[Value, ...]
-    fuses: tuple[Value, ...]
-    answers: tuple[Value, ...]
-    inside: int
-
-    @property
-    def given(self) -> tuple[Value, ...]:
-        return self.reads + self.fuses
-
-
 def peak_bytes(function: Callable[..., Any], *abstract: Any, platform: str) -> int:
     """Of all that ``function`` computes, its answers included, what it is given not.
 
@@ -106,10 +67,10 @@ def peak_bytes(function: Callable[..., Any], *abstract: Any, platform: str) -> i
 def _peak(jaxpr: Any, slices: Sequence[int], compiler: Compiler) -> int:
     """Bytes. ``slices`` are inputs that a loop cuts out of an array, which are made where they are needed; the others
     are held elsewhere."""
-    given = [Value(_bytes(v), ()) if i in slices else _held() for i, v in enumerate(jaxpr.invars)]
+    given = [Value(_bytes(v), ()) if i in slices else held() for i, v in enumerate(jaxpr.invars)]
     reading = _Reading(compiler)
     answers = reading.inline(jaxpr, given)
-    return _most(_needed(reading.steps, answers), answers, compiler.early)
+    return most_bytes(needed(reading.steps, answers), answers, compiler.early)
 
 
 @dataclass
@@ -122,17 +83,17 @@ class _Reading:
     seen: dict[Any, tuple[Value, ...]] = field(default_factory=dict)
 
     def inline(self, jaxpr: Any, given: Sequence[Value]) -> list[Value]:
-        found = dict(zip(jaxpr.invars, given, strict=True)) | {v: _held() for v in jaxpr.constvars}
+        found = dict(zip(jaxpr.invars, given, strict=True)) | {v: held() for v in jaxpr.constvars}
 
         def read(v: Any) -> Value:
             if hasattr(v, "val"):
-                return self.literals.setdefault(f"{v.val} {v.aval}", _held())
+                return self.literals.setdefault(f"{v.val} {v.aval}", held())
             return found[v]
 
         for equation in jaxpr.eqns:
             answers = self._answers(equation, tuple(map(read, equation.invars)))
             found.update(zip(equation.outvars, answers, strict=True))
-        return [_itself(read(v)) for v in jaxpr.outvars]
+        return [itself(read(v)) for v in jaxpr.outvars]
 
     def _answers(self, equation: Any, given: tuple[Value, ...]) -> Sequence[Value]:
         name = equation.primitive.name
@@ -146,7 +107,7 @@ class _Reading:
             return self._unrolled(equation, given)
         key = _key(equation, given)
         if key not in self.seen:
-            given = tuple(map(_itself, given))
+            given = tuple(map(itself, given))
             self.seen[key] = (Value(0, same=given[0]),) if _is_view(equation) else self._made(equation, given)
         return self.seen[key]
 
@@ -158,7 +119,7 @@ class _Reading:
         shared, carry, stacks = given[: whole - carries], given[whole - carries : whole], given[whole:]
         layers: list[Any] = [None] * length
         for i in reversed(range(length)) if params["reverse"] else range(length):
-            rows = zip(map(_itself, stacks), body.invars[whole:], strict=True)
+            rows = zip(map(itself, stacks), body.invars[whole:], strict=True)
             answers = self.inline(body, [*shared, *carry, *(self._layer(stack, i, length, row) for stack, row in rows)])
             carry, layers[i] = answers[:carries], answers[carries:]
         sizes = [_bytes(v) for v in equation.outvars[carries:]]
@@ -198,97 +159,6 @@ class _Reading:
         jaxprs = _jaxprs(equation)
         whole = _whole(equation.invars, jaxprs[0].invars) if equation.primitive.name == "scan" else math.inf
         return max(_peak(j, [i for i in range(len(j.invars)) if i >= whole], self.compiler) for j in jaxprs)
-
-
-def _needed(steps: Sequence[Step], answers: Sequence[Value]) -> list[Step]:
-    """Without those whose answers nobody reads."""
-    wanted, kept = set(_origins(answers)), []
-    for step in reversed(steps):
-        if not wanted.isdisjoint(step.answers):
-            wanted.update(_origins(step.given, wanted))
-            kept.append(step)
-    return kept[::-1]
-
-
-def _origins(values: Sequence[Value], known: set[Value] = frozenset()) -> Iterator[Value]:
-    """The values and all that they are computed from, each once, without what is known."""
-    todo, seen = list(values), set()
-    while todo:
-        v = todo.pop()
-        if v not in seen and v not in known:
-            seen.add(v)
-            todo += v.parts or ()
-            yield v
-
-
-def _arrays(steps: Sequence[Step], answers: Sequence[Value]) -> set[Value]:
-    """Of the values that readers could compute, those that are arrays all the same."""
-    found = {v for step in steps for v in step.reads if v.parts is not None}
-    readers = Counter(v for step in steps for v in step.fuses)
-    for v in _origins([v for step in steps for v in step.given] + list(answers)):
-        for part in v.parts or ():
-            readers[part] += 1
-    return found | {v for v, times in readers.items() if v.kept and times > 1}
-
-
-def _most(steps: Sequence[Step], answers: Sequence[Value], early: bool) -> int:
-    """The largest sum of arrays that are there at one time. Step i runs at 2 i + 1; what it reads is made at 2 i,
-    or, ``early``, with the last of what it is made of."""
-    arrays = _arrays(steps, answers)
-
-    def read(values: Sequence[Value], time: int) -> Iterator[Value]:
-        """Arrays that are made for it come out."""
-        todo = list(values)
-        while todo:
-            v = todo.pop()
-            is_array = v.parts is None or v in arrays
-            v.last = max(v.last, time if is_array else -1)
-            if v in arrays and v.born is None:
-                v.born = max((part.born for part in _made_of(v)), default=0) if early else time
-                yield v
-                todo += v.parts
-            elif not is_array:
-                todo += v.parts
-
-    end, made = 2 * len(steps), []
-    for i, step in enumerate(steps):
-        made += [*read(step.given, 2 * i), *read(step.given, 2 * i + 1), *step.answers]
-        for v in step.answers:
-            v.born = v.last = 2 * i + 1
-    made += read(answers, end)
-    change = [0] * (end + 2)
-    for v in made:
-        change[v.born] += v.size
-        change[v.last + 1] -= v.size
-    most = now = 0
-    for time in range(end + 1):
-        now += change[time]
-        most = max(most, now + (steps[time // 2].inside if time % 2 else 0))
-    return most
-
-
-def _made_of(v: Value) -> Iterator[Value]:
-    """The arrays that are there to make it from."""
-    todo, seen = list(v.parts), set()
-    while todo:
-        part = todo.pop()
-        if part in seen:
-            continue
-        seen.add(part)
-        if part.born is not None:
-            yield part
-        else:
-            todo += part.parts
-
-
-def _itself(v: Value) -> Value:
-    while v.same is not None:
-        v = v.same
-    return v
-
-
-def _held() -> Value:
-    return Value(0, born=0)
 
 
 def _jaxprs(equation: Any) -> list[Any]:

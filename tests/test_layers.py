@@ -19,7 +19,7 @@ LAYERS = (
     """optim lr_schedules ema state steps data mesh checkpoint manifest restoring leaves resume best settings
     writers destinations progress pictures extractors classifier_fit weights eval_report config flops
     environment compile_cache heap memory peaks liveness window cluster launchers disk filelist agreement stepfolder
-    frames saving feature_chunks batch_losses reduction inspection snapshots posthoc sample_step start_images
+    frames lifetimes saving feature_chunks batch_losses reduction inspection snapshots posthoc sample_step start_images
     canvas eval_console eval_pooled eval_tables class_figure eval_curves eval_sheets weight_files tensor_files plan
     announced given_images reference_statistics tokeniser parts part_rules part_files saved_ema
     usefulness""",
